@@ -54,7 +54,7 @@ def get(pid: int = 0) -> tuple[int, int, int]:
     return effective, permitted, inheritable
 
 
-def set(effective: int, permitted: int, inheritable: int) -> None:
+def assign(effective: int, permitted: int, inheritable: int) -> None:
     """Set the calling process's three sets (man 2 capset).
 
     :raises SyscallError: EPERM where a set holds more than the permitted set did.

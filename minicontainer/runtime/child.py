@@ -1,0 +1,377 @@
+"""The child's side: from a fresh process in new namespaces to the user's program. The order of steps is the program.
+
+Everything runs in one process that ends in execve(2) or :func:`os._exit`; whatever fails travels home over the
+channel. No module is imported and no name is looked up after the root has changed: code that a container could replace
+is never run (CVE-2019-14271). Labs 02, 03 and 06. OCI runtime-spec runtime.md "Lifecycle".
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+import termios
+from typing import Any
+
+from minicontainer.errors import StepError
+from minicontainer.linux.mount import AT_FDCWD, AT_RECURSIVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount, mount_setattr
+from minicontainer.linux.mount import MOUNT_ATTR_RDONLY, MS_SHARED, MS_UNBINDABLE
+from minicontainer.linux.namespace import CLONE_NEWCGROUP, unshare
+from minicontainer.linux.path import open_in_root
+from minicontainer.linux.process import (
+    close_range,
+    join_session_keyring,
+    personality,
+    set_dumpable,
+    set_parent_death_signal,
+    setdomainname,
+)
+from minicontainer.runtime import credentials, overlay
+from minicontainer.runtime.channel import Channel, step_error
+from minicontainer.runtime.devices import make_devices, open_console
+from minicontainer.runtime.mounts import copy_of, mount_in_root, place
+from minicontainer.runtime.travel import call_step
+
+_PROPAGATION = {
+    "private": MS_PRIVATE, "rprivate": MS_PRIVATE | MS_REC, "slave": MS_SLAVE, "rslave": MS_SLAVE | MS_REC,
+    "shared": MS_SHARED, "rshared": MS_SHARED | MS_REC, "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}  # fmt: skip
+
+
+class Progress:
+    """Which step the child is at, so that an error can say so."""
+
+    step = "begin"
+
+
+class Init:
+    """The first process of a container.
+
+    :param config: the OCI config.json.
+    :param rootfs: absolute path of the root directory, a mount point to be.
+    :param channel: the child's end.
+    :param stdio: descriptors to become 0, 1 and 2 (ignored with a terminal).
+    :param tasks: open v1 ``tasks`` files of the container's control groups.
+    :param parent_death_signal: sent to this process when the supervisor dies; 0 for none.
+    :param console: send the terminal's master side home.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        rootfs: str,
+        channel: Channel,
+        stdio: tuple[int, int, int],
+        tasks: list[int],
+        parent_death_signal: int = 0,
+        console: bool = False,
+    ) -> None:
+        self.config = config
+        self.process: dict[str, Any] = config.get("process", {})
+        self.linux: dict[str, Any] = config.get("linux", {})
+        self.rootfs = rootfs
+        self.channel = channel
+        self.stdio = stdio
+        self.tasks = tasks
+        self.parent_death_signal = parent_death_signal
+        self.console = console
+        self.progress = Progress()
+
+    def run(self) -> int:
+        """All of it; returns an exit status only where something failed (the reason has been sent home)."""
+        try:
+            self._prepare()
+            self._build_root()
+            self._enter()
+            program = self._become_the_user()
+            self.progress.step = "start"
+            self.channel.send({"ready": True})
+            message, _ = self.channel.receive()
+            if message is None or "start" not in message:
+                return 0
+            return self._execute(program)
+        except BaseException as error:  # the parent decides what to do with it: nothing may escape from here
+            return report(self.channel, self.progress.step, error)
+
+    def _has(self, namespace: str) -> bool:
+        return any(entry["type"] == namespace for entry in self.linux.get("namespaces", []))
+
+    def _prepare(self) -> None:
+        """Become a process that the rest of the machine cannot follow: session, group, keyring, descriptors."""
+        self.progress.step = "session"
+        if self.parent_death_signal:
+            set_parent_death_signal(self.parent_death_signal)
+        set_dumpable(False)
+        os.setsid()
+        reset_signals()
+        self.progress.step = "cgroup"
+        for descriptor in self.tasks:
+            os.write(descriptor, b"0")
+        if any(entry["type"] == "cgroup" and not entry.get("path") for entry in self.linux.get("namespaces", [])):
+            # Only now: the root of a cgroup namespace is the group its maker is in (man 7 cgroup_namespaces).
+            unshare(CLONE_NEWCGROUP)
+        join_keyring()
+        if not self.process.get("terminal"):
+            take_stdio(self.stdio)
+
+    def _build_root(self) -> None:
+        """The file system that the program will see, assembled where nobody else can see it."""
+        linux, config = self.linux, self.config
+        self.progress.step = "mounts"
+        mount(None, "/", None, _PROPAGATION[linux.get("rootfsPropagation") or "rslave"] & ~MS_SHARED | MS_REC)
+        mounts = list(config.get("mounts", []))
+        if mounts and mounts[0]["destination"] == "/" and mounts[0].get("type") == "overlay":
+            self.progress.step = "stack"
+            call_step(self.channel, "stack", *overlay_arguments(mounts.pop(0)), self.rootfs, ours=overlay.stack)
+        else:
+            self._bind_root()
+        self.progress.step = "mount"
+        for entry in mounts:
+            call_step(self.channel, "mount", self.rootfs, entry, ours=mount_in_root)
+        root = os.open(self.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.progress.step = "devices"
+            self._devices(root)
+        finally:
+            os.close(root)
+        self.progress.step = "name_host"
+        if self._has("uts"):
+            if config.get("hostname"):
+                call_step(self.channel, "name_host", config["hostname"])
+            if config.get("domainname"):
+                setdomainname(config["domainname"])
+
+    def _bind_root(self) -> None:
+        """Make the root directory a mount point, which pivot_root(2) asks for, by mounting it on itself."""
+        tree = copy_of(AT_FDCWD, self.rootfs, recursive=True)
+        target = os.open(self.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            place(tree, target)
+        finally:
+            os.close(target)
+
+    def _devices(self, root: int) -> None:
+        """Fill /dev where a mount for it was asked for, and make the terminal."""
+        fresh = {os.path.normpath(entry["destination"]): entry.get("type") for entry in self.config.get("mounts", [])}
+        if fresh.get("/dev", "bind") not in ("bind", "none"):
+            dev = open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                make_devices(root, dev, self.linux.get("devices", []))
+            finally:
+                os.close(dev)
+        if self.process.get("terminal"):
+            self.progress.step = "terminal"
+            take_terminal(self.channel, root, self.process.get("consoleSize"))
+
+    def _enter(self) -> None:
+        """Leave the old root behind, then hide what the container must not see or change."""
+        self.progress.step = "enter_root"
+        if self._has("mount"):
+            call_step(self.channel, "enter_root", self.rootfs)
+        else:
+            os.chroot(self.rootfs)
+            os.chdir("/")
+        self.progress.step = "sysctl"
+        for name, value in (self.linux.get("sysctl") or {}).items():
+            with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
+                file.write(value)
+        if self.config.get("root", {}).get("readonly"):
+            self.progress.step = "root"
+            mount_setattr(AT_FDCWD, "/", 0, set=MOUNT_ATTR_RDONLY)
+        self.progress.step = "mask"
+        masked, read_only = self.linux.get("maskedPaths") or [], self.linux.get("readonlyPaths") or []
+        if masked or read_only:
+            call_step(self.channel, "mask", masked, read_only)
+        propagation = self.linux.get("rootfsPropagation")
+        if propagation:
+            mount(None, "/", None, _PROPAGATION[propagation])
+
+    def _become_the_user(self) -> str:
+        """Limits, identity, working directory; returns the program to execute."""
+        self.progress.step = "user"
+        return become_the_user(self.channel, self.process, self.linux)
+
+    def _execute(self, program: str) -> int:
+        self.progress.step = "exec"
+        return execute(self.channel, program, self.process)
+
+
+def report(channel: Channel, step: str, error: BaseException) -> int:
+    """Send `error` home; returns the exit status for the child."""
+    problem = step_error(step, error)
+    try:
+        channel.send({"error": problem.to_dict()})
+    except OSError:
+        return 1  # nobody is listening: the parent died
+    return problem.exit_code
+
+
+def reset_signals() -> None:
+    """Give the program the signals a program expects: Python ignores SIGPIPE and SIGXFSZ, and ignored stays ignored."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def join_keyring() -> None:
+    """A session keyring of its own, where the kernel has keyrings and allows it: the host's would be inherited."""
+    try:
+        join_session_keyring()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EDQUOT):
+            raise
+
+
+def take_stdio(stdio: tuple[int, int, int]) -> None:
+    """Make the three descriptors 0, 1 and 2, in whatever order they overlap."""
+    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3) for descriptor in stdio]
+    for number, descriptor in enumerate(copies):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def take_terminal(
+    channel: Channel, root: int, size: dict[str, int] | None, *, on_dev_console: bool = True, owner: int | None = None
+) -> None:
+    """A terminal of the container's own as 0, 1, 2 and controlling terminal; its master side goes home."""
+    master, slave = open_console(root, size, on_dev_console=on_dev_console)
+    if owner is not None:
+        os.fchown(slave, owner, -1)
+    channel.send({"console": True}, descriptor=master)
+    os.close(master)
+    take_stdio((slave, slave, slave))
+    os.close(slave)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def overlay_arguments(entry: dict[str, Any]) -> tuple[list[str], str, str]:
+    """(lower, upper, work) of an overlay mount entry, unescaped."""
+    found: dict[str, str] = {}
+    for option in entry.get("options", []):
+        key, _, value = option.partition("=")
+        found[key] = value
+    return found["lowerdir"].split(":"), found["upperdir"], found["workdir"]
+
+
+def become_the_user(channel: Channel, process: dict[str, Any], linux: dict[str, Any]) -> str:
+    """Everything between the finished root and execve(2) that init and `exec` share; returns the program's path."""
+    if linux.get("personality"):
+        personality({"LINUX": 0, "LINUX32": 8}[linux["personality"]["domain"]])
+    credentials.apply_limits(process)
+    cwd = process.get("cwd") or "/"
+    if not process.get("user", {}).get("uid"):
+        _enter_directory(cwd, make=True)
+    credentials.become(process)
+    if process.get("user", {}).get("uid"):
+        _enter_directory(cwd, make=False)
+    program = find_program(process)
+    return program
+
+
+def _enter_directory(path: str, *, make: bool) -> None:
+    """chdir, and refuse a directory that is not below our root (a leaked descriptor's: CVE-2024-21626).
+
+    :param make: create it when missing, as Docker does for ``-w``.
+    """
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        if not make:
+            raise
+        os.makedirs(path, 0o755, exist_ok=True)
+        os.chdir(path)
+    except OSError as error:
+        error.filename = path
+        raise
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:  # the kernel says "(unreachable)", which the C library turns into ENOENT
+        inside = False
+    if not inside:
+        raise StepError(f"cwd: {path} lies outside the container's root", step="cwd", path=path, exit_code=126)
+
+
+def find_program(process: dict[str, Any]) -> str:
+    """The file that ``args[0]`` names, searched in the container's own PATH as execvp(3) would.
+
+    :raises StepError: exit code 127 where there is none, 126 where it cannot be executed.
+    """
+    args = process.get("args") or []
+    if not args or not args[0]:
+        raise StepError("exec: no command specified", step="exec", exit_code=125)
+    name = args[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        path = next((entry[5:] for entry in process.get("env", []) if entry.startswith("PATH=")), "/bin:/usr/bin")
+        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    reason: StepError | None = None
+    for candidate in candidates:
+        try:
+            status = os.stat(candidate)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            reason = _not_executable(name, error)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            reason = _not_executable(name, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        elif not os.access(candidate, os.X_OK, effective_ids=True):
+            reason = _not_executable(name, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        else:
+            return candidate
+    if reason is not None:
+        raise reason
+    where = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+    raise StepError(
+        f"exec: {name!r}: {where}",
+        step="exec",
+        syscall="execve",
+        errno=errno.ENOENT,
+        path=name,
+        hint="look at what the image has, for example with: minicontainer run --rm IMAGE ls /bin",
+        exit_code=127,
+    )
+
+
+def _not_executable(name: str, error: OSError) -> StepError:
+    return StepError(
+        f"exec: {name!r}: {(error.strerror or '').lower()}",
+        step="exec",
+        syscall="execve",
+        errno=error.errno or 0,
+        path=name,
+        hint="the file is there, but it is not a program that this user may execute",
+        exit_code=126,
+    )
+
+
+def execute(channel: Channel, program: str, process: dict[str, Any]) -> int:
+    """Become the user's program; returns only where the kernel refuses it."""
+    environment: dict[bytes, bytes] = {}
+    for entry in process.get("env", []):
+        key, _, value = os.fsencode(entry).partition(b"=")
+        environment.setdefault(key, value)
+    close_range(3, cloexec=True)
+    try:
+        os.execve(program, process["args"], environment)
+    except OSError as error:
+        name = process["args"][0]
+        code = 127 if error.errno == errno.ENOENT else 126
+        text = (error.strerror or "").lower()
+        hint = "its interpreter (the #! line, or the dynamic loader) is missing in the image" if code == 127 else ""
+        if error.errno == errno.ENOEXEC:
+            hint = "not a program for this machine: a script needs a #! line, a binary the right architecture"
+        problem = StepError(
+            f"exec: {name!r}: {text}",
+            step="exec",
+            syscall="execve",
+            errno=error.errno or 0,
+            path=name,
+            hint=hint,
+            exit_code=code,
+        )
+        return report(channel, "exec", problem)

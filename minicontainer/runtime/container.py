@@ -1,0 +1,309 @@
+"""The parent's side: create a container from a bundle, start it, delete it.
+
+``create`` leaves a process that has everything but the user's program: namespaces, root, identity, limits. ``start``
+lets it execute that program. Between the two the network can be wired. Labs 02 and 15. OCI runtime-spec runtime.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from minicontainer.cgroup.group import Group
+from minicontainer.errors import StepError, from_dict
+from minicontainer.linux.hints import explain
+from minicontainer.linux.namespace import CLONE_NEWCGROUP, FLAGS, setns
+from minicontainer.runtime import steps
+from minicontainer.runtime.channel import Channel, step_error
+from minicontainer.runtime.child import Init, report
+from minicontainer.runtime.isolate import isolate
+from minicontainer.runtime.travel import call_step
+
+_LEARNERS_PATIENCE = 60.0  # seconds for a container some of whose steps are a learner's to become ready
+
+
+class Process:
+    """A process in a container that is ready and waits to become the user's program.
+
+    :ivar pid: its PID in the caller's PID namespace.
+    :ivar pidfd: a descriptor that stands for it and never for another process.
+    :ivar console: master side of its terminal, or None.
+    :ivar printed: what the learner's steps printed, as (step, text).
+    """
+
+    def __init__(self, pid: int, channel: Channel) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.channel = channel
+        self.console: int | None = None
+        self.printed: list[tuple[str, str]] = []
+
+    def await_ready(self, timeout: float | None = None) -> None:
+        """Wait until every step before the program is done.
+
+        :raises StepError: what failed in there; the process is gone then.
+        """
+        while True:
+            try:
+                message, descriptor = self.channel.receive(timeout)
+            except TimeoutError:
+                self.abandon()
+                raise StepError(
+                    f"the container was not ready within {timeout:g} seconds", hint="one of your steps hangs"
+                ) from None
+            if message is None:
+                status = self.abandon()
+                raise StepError(_unexplained_end(status), hint="look at `dmesg` for a kill by the kernel")
+            if "console" in message:
+                self.console = descriptor
+            elif "printed" in message:
+                self.printed.append((message["step"], message["printed"]))
+            elif "error" in message:
+                self.abandon()
+                raise from_dict(message["error"])
+            elif "ready" in message:
+                return
+
+    def start(self) -> None:
+        """Let the process execute its program; returns once execve(2) has succeeded.
+
+        :raises StepError: with exit code 126 or 127 where the kernel refuses the program.
+        """
+        try:
+            self.channel.send({"start": True})
+            message, _ = self.channel.receive()
+        except (BrokenPipeError, ConnectionResetError):
+            message = None
+        if message is not None and "error" in message:
+            self.abandon()
+            raise from_dict(message["error"])
+        self.channel.close()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal; nothing happens where the process has ended."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def abandon(self) -> int:
+        """Kill and reap a process that is not going to start; returns its wait status."""
+        self.kill()
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            status = 0
+        self.channel.close()
+        return status
+
+
+def _unexplained_end(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"the container's first process was killed by signal {os.WTERMSIG(status)} before it was ready"
+    return "the container's first process ended before it was ready, without saying why"
+
+
+def read_config(bundle: Path | str) -> dict[str, Any]:
+    """The bundle's config.json.
+
+    :raises StepError: where there is none or it is not JSON.
+    """
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            config: dict[str, Any] = json.load(file)
+    except OSError as error:
+        raise step_error("config", error) from error
+    except ValueError as error:
+        raise StepError(f"config: {path} is not valid JSON: {error}", step="config", path=path) from error
+    return config
+
+
+def create(
+    container_id: str,
+    bundle: Path | str,
+    stdio: tuple[int, int, int],
+    *,
+    die_with_parent: bool = False,
+    config: dict[str, Any] | None = None,
+) -> Process:
+    """Make a container of the OCI bundle and stop just before its program. Needs a process with a single thread.
+
+    :param stdio: descriptors for standard input, output and error; unused with ``process.terminal``, where the
+        master side is in :attr:`Process.console`.
+    :param die_with_parent: kill the container when this process dies (for a supervisor).
+    :param config: the parsed config.json, where the caller has it already.
+    :raises StepError: what failed and where; nothing is left behind then.
+    """
+    if config is None:
+        config = read_config(bundle)
+    linux = config.get("linux", {})
+    rootfs = os.path.join(bundle, config["root"]["path"])
+    group = Group(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
+    ours, theirs = Channel.pair()
+    v2: int | None = None
+    tasks: list[int] = []
+    try:
+        if group is not None:
+            try:
+                group.create()
+                v2, tasks = group.open_for_child()
+            except OSError as error:
+                raise step_error("cgroup", error) from error
+        init = Init(config, rootfs, theirs, stdio, tasks, signal.SIGKILL if die_with_parent else 0)
+        pid = _isolate(ours, theirs, linux.get("namespaces", []), init, v2)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        if group is not None:
+            group.remove()
+        raise
+    finally:
+        for descriptor in (v2, *tasks):
+            if descriptor is not None:
+                os.close(descriptor)
+    theirs.close()
+    try:
+        process = Process(pid, ours)
+        if group is not None and v2 is not None and "isolate" in steps.active():
+            group.enter(pid)  # a learner's isolate cannot know the group that the child should be born in
+        process.await_ready(_LEARNERS_PATIENCE if steps.active() else None)
+    except BaseException:
+        if group is not None:
+            group.kill()
+            group.remove()
+        raise
+    return process
+
+
+def _isolate(
+    ours: Channel, theirs: Channel, namespaces: list[dict[str, str]], init: Init, cgroup: int | None
+) -> int:
+    """The child in its namespaces: new ones by the ``isolate`` step, those given by path entered around it."""
+    flags = 0
+    joined = []
+    for entry in namespaces:
+        if entry["type"] not in FLAGS:
+            raise StepError(f"isolate: {entry['type']!r} is not a kind of namespace", step="isolate")
+        if entry.get("path"):
+            joined.append((FLAGS[entry["type"]], entry["path"]))
+        else:
+            flags |= FLAGS[entry["type"]]
+    flags &= ~CLONE_NEWCGROUP  # the child unshares it once it is in its group
+
+    def child() -> int:
+        ours.close()
+        try:
+            for flag, path in joined:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                setns(descriptor, flag)
+                os.close(descriptor)
+        except OSError as error:
+            return report(theirs, "namespaces", error)
+        return init.run()
+
+    if "isolate" in steps.active():
+        return _learners_isolate(ours, theirs, flags, child)
+    try:
+        return isolate(flags, child, cgroup=cgroup)
+    except OSError as error:
+        if cgroup is None or error.errno not in (errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EBADF):
+            raise step_error("isolate", error) from error
+    try:
+        return isolate(flags, child)
+    except OSError as error:
+        raise step_error("isolate", error) from error
+
+
+def _learners_isolate(ours: Channel, theirs: Channel, flags: int, child: Any) -> int:
+    """Call a learner's ``isolate`` and hold it to its contract, in whichever process it comes back."""
+    caller = os.getpid()
+    before = _own_namespaces()
+    outcome: Any = None
+    failure: StepError | None = None
+    try:
+        outcome = call_step(theirs, "isolate", flags, child)
+    except StepError as error:
+        failure = error
+    if os.getpid() != caller or _own_namespaces()["pid"] != before["pid"]:
+        # The new process came back into our code instead of ending: one program must not become two.
+        problem = failure or StepError(
+            "your step isolate let the new process return into the caller's code",
+            step="isolate",
+            hint="the child must end in os._exit(child()), whatever happens",
+        )
+        os._exit(report(theirs, "isolate", problem))
+    if failure is not None:
+        raise failure
+    changed = [name for name, identity in _own_namespaces().items() if identity != before[name]]
+    if changed:
+        raise StepError(
+            f"your step isolate moved its caller into other namespaces ({', '.join(changed)})",
+            step="isolate",
+            hint="unshare(2) changes the calling process; clone(2) changes only the new one",
+        )
+    if not isinstance(outcome, int) or isinstance(outcome, bool) or outcome <= 0:
+        raise StepError(
+            f"your step isolate returned {outcome!r} instead of a PID",
+            step="isolate",
+            hint="return the PID that clone(2) gave to the parent",
+        )
+    _refuse_shared(outcome, flags, before)
+    return outcome
+
+
+def _refuse_shared(pid: int, flags: int, before: dict[str, tuple[int, int]]) -> None:
+    """The process a learner made must have each namespace asked for: nothing runs less isolated than it says."""
+    try:
+        theirs = _own_namespaces(pid)
+    except FileNotFoundError:
+        return  # it has ended already; waiting for "ready" tells why
+    names = {"mnt": "mount", "net": "network"}
+    shared = [
+        name for name, identity in before.items() if flags & FLAGS[names.get(name, name)] and theirs[name] == identity
+    ]
+    if shared:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise StepError(
+            f"your step isolate left the new process in the host's namespaces: {', '.join(shared)}",
+            step="isolate",
+            hint="each bit of flags must reach clone(2)",
+        )
+
+
+def _own_namespaces(pid: int | str = "self") -> dict[str, tuple[int, int]]:
+    found = {}
+    for name in ("mnt", "pid", "uts", "ipc", "net", "user"):
+        status = os.stat(f"/proc/{pid}/ns/{name}")
+        found[name] = (status.st_dev, status.st_ino)
+    return found
+
+
+def delete(bundle: Path | str, *, config: dict[str, Any] | None = None) -> None:
+    """Remove what :func:`create` made and the kernel does not remove by itself: the control group. Idempotent."""
+    if config is None:
+        config = read_config(bundle)
+    path = config.get("linux", {}).get("cgroupsPath")
+    if not path:
+        return
+    group = Group(path)
+    try:
+        group.remove()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        group.kill()
+        try:
+            group.remove()
+        except OSError as stubborn:
+            raise StepError(
+                f"cgroup: {path} still holds processes {group.processes()}",
+                step="cgroup",
+                errno=stubborn.errno or 0,
+                hint=explain("rmdir", stubborn.errno or 0) or "a process in it cannot be killed: see `ps -o stat,wchan`",
+            ) from stubborn

@@ -1,0 +1,176 @@
+"""One more process in a running container: enter its namespaces, then become the program. Lab 10.
+
+A process enters namespaces with setns(2) and has a child there; the child is born in the container's PID namespace, and
+as a sibling (CLONE_PARENT) it belongs to the caller, who can wait for it. Man pages: setns(2), clone(2), pidfd_open(2).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from minicontainer.cgroup.group import Group
+from minicontainer.errors import NotRunning, StepError
+from minicontainer.linux.namespace import CLONE_NEWUSER, CLONE_PARENT, FILES, FLAGS, clone3, setns
+from minicontainer.linux.process import set_dumpable, set_parent_death_signal
+from minicontainer.runtime.channel import Channel, step_error
+from minicontainer.runtime.child import (
+    become_the_user,
+    execute as become_program,
+    join_keyring,
+    report,
+    reset_signals,
+    take_stdio,
+    take_terminal,
+)
+from minicontainer.runtime.container import Process, read_config
+
+
+def execute(
+    container_pid: int,
+    bundle: Path | str,
+    process: dict[str, Any],
+    stdio: tuple[int, int, int],
+    *,
+    die_with_parent: bool = False,
+    config: dict[str, Any] | None = None,
+) -> Process:
+    """Make one more process in the container whose init is `container_pid`, ready to start.
+
+    :param process: an OCI ``process`` object.
+    :raises NotRunning: where the container has ended.
+    :raises StepError: what failed in there.
+    """
+    if config is None:
+        config = read_config(bundle)
+    linux = config.get("linux", {})
+    try:
+        namespaces = _open_namespaces(container_pid)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise NotRunning("the container is not running") from error
+    group = Group(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
+    v2, tasks = group.open_for_child() if group is not None else (None, [])
+    ours, theirs = Channel.pair()
+    try:
+        envoy = os.fork()
+        if envoy == 0:
+            ours.close()
+            signal_on_death = signal.SIGKILL if die_with_parent else 0
+            os._exit(_enter(theirs, namespaces, process, linux, stdio, v2, tasks, signal_on_death))
+        theirs.close()
+        _, status = os.waitpid(envoy, 0)
+        return _ready(ours, status)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        for descriptor in (v2, *tasks, *(descriptor for descriptor, _ in namespaces)):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _ready(ours: Channel, status: int) -> Process:
+    """Learn the new process's PID from the envoy and wait until it is ready."""
+    message, _ = ours.receive()
+    if message is None:
+        raise StepError(f"exec: the process that enters the container ended with status {status}", step="exec")
+    if "error" in message:
+        from minicontainer.errors import from_dict
+
+        raise from_dict(message["error"])
+    process = Process(message["pid"], ours)
+    process.await_ready()
+    return process
+
+
+def _open_namespaces(pid: int) -> list[tuple[int, int]]:
+    """Descriptors of those namespaces of `pid` that are not our own, the user namespace first.
+
+    All are opened through one directory descriptor, so that they belong to one process even if the PID is reused.
+    """
+    directory = os.open(f"/proc/{pid}/ns", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found = []
+    try:
+        for kind in ("user", "cgroup", "ipc", "uts", "network", "pid", "time", "mount"):
+            try:
+                theirs = os.stat(FILES[kind], dir_fd=directory)
+                own = os.stat(f"/proc/self/ns/{FILES[kind]}")
+            except FileNotFoundError:
+                continue  # this kernel has no such namespace
+            if (theirs.st_dev, theirs.st_ino) != (own.st_dev, own.st_ino):
+                descriptor = os.open(FILES[kind], os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+                found.append((descriptor, FLAGS[kind]))
+    finally:
+        os.close(directory)
+    return found
+
+
+def _enter(
+    channel: Channel,
+    namespaces: list[tuple[int, int]],
+    process: dict[str, Any],
+    linux: dict[str, Any],
+    stdio: tuple[int, int, int],
+    cgroup: int | None,
+    tasks: list[int],
+    parent_death_signal: int,
+) -> int:
+    """The envoy: enter, have the child, tell its PID, end. Not traceable from the moment it is inside (CVE-2016-9962)."""
+    step = "setns"
+    try:
+        set_dumpable(False)
+        for descriptor in tasks:
+            os.write(descriptor, b"0")
+        for descriptor, flag in namespaces:
+            setns(descriptor, flag)
+            if flag == CLONE_NEWUSER:
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+        step = "clone"
+        try:
+            pid, _ = clone3(CLONE_PARENT, exit_signal=0, cgroup=cgroup)
+        except PermissionError:
+            if cgroup is None:
+                raise
+            pid, _ = clone3(CLONE_PARENT, exit_signal=0)
+        if pid == 0:
+            os._exit(_become(channel, process, linux, stdio, parent_death_signal))
+        channel.send({"pid": pid})
+        return 0
+    except BaseException as error:  # forked: it must end here, with its reason sent home
+        return report(channel, step, error)
+
+
+def _become(
+    channel: Channel, process: dict[str, Any], linux: dict[str, Any], stdio: tuple[int, int, int], death: int
+) -> int:
+    """The new process, inside: session, stdio or terminal, identity, program."""
+    step = "session"
+    try:
+        if death:
+            set_parent_death_signal(death)
+        set_dumpable(False)
+        os.setsid()
+        reset_signals()
+        join_keyring()
+        if process.get("terminal"):
+            step = "terminal"
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            uid = process.get("user", {}).get("uid")
+            take_terminal(channel, root, process.get("consoleSize"), on_dev_console=False, owner=uid)
+            os.close(root)
+        else:
+            take_stdio(stdio)
+        step = "user"
+        program = become_the_user(channel, process, linux)
+        step = "start"
+        channel.send({"ready": True})
+        message, _ = channel.receive()
+        if message is None or "start" not in message:
+            return 0
+        step = "exec"
+        return become_program(channel, program, process)
+    except BaseException as error:
+        return report(channel, step, step_error(step, error))
