@@ -77,7 +77,7 @@ class Group:
         single thread that writes "0" to a v1 ``tasks`` file moves only itself and needs no such lock; on v2 a child
         is born in the group by clone3(2) with CLONE_INTO_CGROUP.
 
-        :returns: (descriptor of the v2 directory or None, descriptors of the v1 ``tasks`` files); the caller closes them.
+        :returns: (descriptor of the v2 directory or None, descriptors of v1 ``tasks`` files), for the caller to close.
         """
         v2: int | None = None
         tasks: list[int] = []

@@ -33,7 +33,7 @@ class Hierarchies:
         return "v2" if self.v2 else "none"
 
     def directories(self) -> list[str]:
-        """The distinct hierarchies in which a container gets a group, v1 ones first (several controllers may share one)."""
+        """The distinct hierarchies in which a container gets a group, v1 ones first."""
         found: list[str] = []
         for controller in CONTAINER_CONTROLLERS:
             directory = self.v1.get(controller)
@@ -44,7 +44,15 @@ class Hierarchies:
         return found
 
 
-_KNOWN_V1 = frozenset(CONTAINER_CONTROLLERS) | {"cpuset", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"}
+_KNOWN_V1 = frozenset(CONTAINER_CONTROLLERS) | {
+    "cpuset",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "rdma",
+    "misc",
+}
 
 
 def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:

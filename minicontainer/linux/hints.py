@@ -13,20 +13,38 @@ _NEED_ROOT = "run as root, or as an ordinary user inside `minicontainer lab -- â
 
 _BY_CALL: dict[tuple[str, int], str] = {
     ("unshare", errno.EPERM): _NEED_ROOT,
-    ("unshare", errno.ENOSPC): "a limit in /proc/sys/user is reached: too many namespaces exist, or they are switched off",
+    (
+        "unshare",
+        errno.ENOSPC,
+    ): "a limit in /proc/sys/user is reached: too many namespaces exist, or they are switched off",
     ("unshare", errno.EINVAL): "the process has several threads, or this kernel lacks that kind of namespace",
     ("clone3", errno.EPERM): _NEED_ROOT,
-    ("clone3", errno.ENOSPC): "a limit in /proc/sys/user is reached: too many namespaces exist, or they are switched off",
+    (
+        "clone3",
+        errno.ENOSPC,
+    ): "a limit in /proc/sys/user is reached: too many namespaces exist, or they are switched off",
     ("clone3", errno.EINVAL): "this kernel lacks one of the namespaces: look at `ls /proc/self/ns`",
     ("clone3", errno.EAGAIN): "the limit on processes is reached (ulimit -u, or pids.max of the cgroup)",
-    ("mount", errno.EPERM): "mounting needs CAP_SYS_ADMIN in this mount namespace; inside a container the seccomp"
+    (
+        "mount",
+        errno.EPERM,
+    ): "mounting needs CAP_SYS_ADMIN in this mount namespace; inside a container the seccomp"
     " profile, AppArmor or masked /proc paths may forbid it",
-    ("mount", errno.EACCES): "AppArmor or another security module forbids this mount, or the source is read-only",
+    (
+        "mount",
+        errno.EACCES,
+    ): "AppArmor or another security module forbids this mount, or the source is read-only",
     ("mount", errno.ENODEV): "this kernel does not know that file system type (is its module loaded?)",
-    ("mount", errno.EINVAL): "wrong options for this file system, a source that is not a mount, or overlay's upper"
+    (
+        "mount",
+        errno.EINVAL,
+    ): "wrong options for this file system, a source that is not a mount, or overlay's upper"
     " directory on a file system that cannot hold one (another overlay)",
     ("mount", errno.ENOTDIR): "a directory can only be mounted on a directory, and a file only on a file",
-    ("pivot_root", errno.EINVAL): "the new root must be a mount point, and no mount above it may be shared: make the"
+    (
+        "pivot_root",
+        errno.EINVAL,
+    ): "the new root must be a mount point, and no mount above it may be shared: make the"
     " mount tree private first",
     ("pivot_root", errno.EBUSY): "the new root is the current root: bind-mount it on itself first",
     ("sethostname", errno.EPERM): "changing the host name needs CAP_SYS_ADMIN in this UTS namespace",

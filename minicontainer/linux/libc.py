@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+from typing import Any
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -28,8 +30,24 @@ _COMMON = {
     "mount_setattr": 442,
 }
 _BY_MACHINE = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "bpf": 321, "seccomp": 317, "capget": 125, "capset": 126},
-    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "bpf": 280, "seccomp": 277, "capget": 90, "capset": 91},
+    "x86_64": {
+        "clone": 56,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "bpf": 321,
+        "seccomp": 317,
+        "capget": 125,
+        "capset": 126,
+    },
+    "aarch64": {
+        "clone": 220,
+        "pivot_root": 41,
+        "keyctl": 219,
+        "bpf": 280,
+        "seccomp": 277,
+        "capget": 90,
+        "capset": 91,
+    },
 }
 NUMBERS: dict[str, int] = _COMMON | _BY_MACHINE.get(os.uname().machine, {})
 
@@ -51,19 +69,21 @@ def fail(name: str, path: str | bytes | None = None) -> SyscallError:
     return error
 
 
-def function(name: str, *argtypes: type, restype: type = ctypes.c_int):  # noqa: ANN201 - a ctypes function pointer
+def function(name: str, *argtypes: type, restype: type = ctypes.c_int) -> Callable[..., Any]:
     """A function of the C library with its argument types set, so that no value is passed at the wrong width."""
     pointer = getattr(_libc, name)
     pointer.argtypes = argtypes
     pointer.restype = restype
-    return pointer
+    return pointer  # type: ignore[no-any-return]
 
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 
-def syscall(name: str, *arguments: int | bytes | ctypes.Array | ctypes.Structure | None, path: str | None = None) -> int:
+def syscall(
+    name: str, *arguments: int | bytes | ctypes.Array | ctypes.Structure | None, path: str | None = None
+) -> int:
     """Make a system call that the C library does not wrap (man 2 syscall).
 
     Integers are passed as 64-bit values, bytes and ctypes objects by address.

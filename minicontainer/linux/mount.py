@@ -72,13 +72,13 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-_mount = function(
-    "mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p
-)
+_mount = function("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 
-def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None
+) -> None:
     """Attach a file system, or change a mount, at `target` (man 2 mount).
 
     :raises SyscallError: with `target` as its path; EPERM without CAP_SYS_ADMIN over the mount namespace, EINVAL for
@@ -127,7 +127,14 @@ class _MountAttr(ctypes.Structure):
 
 
 def mount_setattr(
-    dirfd: int, path: str, flags: int, *, set: int = 0, clear: int = 0, propagation: int = 0, userns_fd: int = 0
+    dirfd: int,
+    path: str,
+    flags: int,
+    *,
+    set: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
 ) -> None:
     """Change a mount's attributes, with AT_RECURSIVE of the whole tree below it (man 2 mount_setattr, Linux 5.12)."""
     attributes = _MountAttr(set, clear, propagation, userns_fd)

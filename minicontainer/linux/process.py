@@ -105,7 +105,9 @@ def join_session_keyring(name: str | None = None) -> int:
 
     :returns: the serial number of the keyring.
     """
-    return syscall("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None if name is None else os.fsencode(name), 0, 0, 0)
+    return syscall(
+        "keyctl", KEYCTL_JOIN_SESSION_KEYRING, None if name is None else os.fsencode(name), 0, 0, 0
+    )
 
 
 def pidfd_open(pid: int) -> int:

@@ -16,8 +16,17 @@ import termios
 from typing import Any
 
 from minicontainer.errors import StepError
-from minicontainer.linux.mount import AT_FDCWD, AT_RECURSIVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount, mount_setattr
-from minicontainer.linux.mount import MOUNT_ATTR_RDONLY, MS_SHARED, MS_UNBINDABLE
+from minicontainer.linux.mount import (
+    AT_FDCWD,
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+    mount,
+    mount_setattr,
+)
 from minicontainer.linux.namespace import CLONE_NEWCGROUP, unshare
 from minicontainer.linux.path import open_in_root
 from minicontainer.linux.process import (
@@ -110,7 +119,9 @@ class Init:
         self.progress.step = "cgroup"
         for descriptor in self.tasks:
             os.write(descriptor, b"0")
-        if any(entry["type"] == "cgroup" and not entry.get("path") for entry in self.linux.get("namespaces", [])):
+        if any(
+            entry["type"] == "cgroup" and not entry.get("path") for entry in self.linux.get("namespaces", [])
+        ):
             # Only now: the root of a cgroup namespace is the group its maker is in (man 7 cgroup_namespaces).
             unshare(CLONE_NEWCGROUP)
         join_keyring()
@@ -125,7 +136,9 @@ class Init:
         mounts = list(config.get("mounts", []))
         if mounts and mounts[0]["destination"] == "/" and mounts[0].get("type") == "overlay":
             self.progress.step = "stack"
-            call_step(self.channel, "stack", *overlay_arguments(mounts.pop(0)), self.rootfs, ours=overlay.stack)
+            call_step(
+                self.channel, "stack", *overlay_arguments(mounts.pop(0)), self.rootfs, ours=overlay.stack
+            )
         else:
             self._bind_root()
         self.progress.step = "mount"
@@ -155,7 +168,10 @@ class Init:
 
     def _devices(self, root: int) -> None:
         """Fill /dev where a mount for it was asked for, and make the terminal."""
-        fresh = {os.path.normpath(entry["destination"]): entry.get("type") for entry in self.config.get("mounts", [])}
+        fresh = {
+            os.path.normpath(entry["destination"]): entry.get("type")
+            for entry in self.config.get("mounts", [])
+        }
         if fresh.get("/dev", "bind") not in ("bind", "none"):
             dev = open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -211,7 +227,14 @@ def report(channel: Channel, step: str, error: BaseException) -> int:
 
 def reset_signals() -> None:
     """Give the program the signals a program expects: Python ignores SIGPIPE and SIGXFSZ, and ignored stays ignored."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+    for number in (
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGCHLD,
+        signal.SIGHUP,
+    ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
@@ -234,7 +257,12 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
 
 
 def take_terminal(
-    channel: Channel, root: int, size: dict[str, int] | None, *, on_dev_console: bool = True, owner: int | None = None
+    channel: Channel,
+    root: int,
+    size: dict[str, int] | None,
+    *,
+    on_dev_console: bool = True,
+    owner: int | None = None,
 ) -> None:
     """A terminal of the container's own as 0, 1, 2 and controlling terminal; its master side goes home."""
     master, slave = open_console(root, size, on_dev_console=on_dev_console)
@@ -291,7 +319,9 @@ def _enter_directory(path: str, *, make: bool) -> None:
     except FileNotFoundError:  # the kernel says "(unreachable)", which the C library turns into ENOENT
         inside = False
     if not inside:
-        raise StepError(f"cwd: {path} lies outside the container's root", step="cwd", path=path, exit_code=126)
+        raise StepError(
+            f"cwd: {path} lies outside the container's root", step="cwd", path=path, exit_code=126
+        )
 
 
 def find_program(process: dict[str, Any]) -> str:
@@ -306,7 +336,9 @@ def find_program(process: dict[str, Any]) -> str:
     if "/" in name:
         candidates = [name]
     else:
-        path = next((entry[5:] for entry in process.get("env", []) if entry.startswith("PATH=")), "/bin:/usr/bin")
+        path = next(
+            (entry[5:] for entry in process.get("env", []) if entry.startswith("PATH=")), "/bin:/usr/bin"
+        )
         candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
     reason: StepError | None = None
     for candidate in candidates:
@@ -362,7 +394,11 @@ def execute(channel: Channel, program: str, process: dict[str, Any]) -> int:
         name = process["args"][0]
         code = 127 if error.errno == errno.ENOENT else 126
         text = (error.strerror or "").lower()
-        hint = "its interpreter (the #! line, or the dynamic loader) is missing in the image" if code == 127 else ""
+        hint = (
+            "its interpreter (the #! line, or the dynamic loader) is missing in the image"
+            if code == 127
+            else ""
+        )
         if error.errno == errno.ENOEXEC:
             hint = "not a program for this machine: a script needs a #! line, a binary the right architecture"
         problem = StepError(

@@ -264,7 +264,9 @@ def _refuse_shared(pid: int, flags: int, before: dict[str, tuple[int, int]]) -> 
         return  # it has ended already; waiting for "ready" tells why
     names = {"mnt": "mount", "net": "network"}
     shared = [
-        name for name, identity in before.items() if flags & FLAGS[names.get(name, name)] and theirs[name] == identity
+        name
+        for name, identity in before.items()
+        if flags & FLAGS[names.get(name, name)] and theirs[name] == identity
     ]
     if shared:
         os.kill(pid, signal.SIGKILL)
@@ -305,5 +307,6 @@ def delete(bundle: Path | str, *, config: dict[str, Any] | None = None) -> None:
                 f"cgroup: {path} still holds processes {group.processes()}",
                 step="cgroup",
                 errno=stubborn.errno or 0,
-                hint=explain("rmdir", stubborn.errno or 0) or "a process in it cannot be killed: see `ps -o stat,wchan`",
+                hint=explain("rmdir", stubborn.errno or 0)
+                or "a process in it cannot be killed: see `ps -o stat,wchan`",
             ) from stubborn

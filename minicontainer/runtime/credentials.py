@@ -93,7 +93,7 @@ def become(process: dict[str, Any]) -> None:
 
 
 def _set_groups(groups: list[int]) -> None:
-    """Set the supplementary groups; a user namespace that denies setgroups(2) can have none added (man 7 user_namespaces)."""
+    """Set the supplementary groups; a user namespace may forbid it (man 7 user_namespaces)."""
     try:
         os.setgroups(groups)
     except PermissionError:

@@ -18,12 +18,14 @@ from minicontainer.linux.process import set_dumpable, set_parent_death_signal
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.child import (
     become_the_user,
-    execute as become_program,
     join_keyring,
     report,
     reset_signals,
     take_stdio,
     take_terminal,
+)
+from minicontainer.runtime.child import (
+    execute as become_program,
 )
 from minicontainer.runtime.container import Process, read_config
 
@@ -75,7 +77,9 @@ def _ready(ours: Channel, status: int) -> Process:
     """Learn the new process's PID from the envoy and wait until it is ready."""
     message, _ = ours.receive()
     if message is None:
-        raise StepError(f"exec: the process that enters the container ended with status {status}", step="exec")
+        raise StepError(
+            f"exec: the process that enters the container ended with status {status}", step="exec"
+        )
     if "error" in message:
         from minicontainer.errors import from_dict
 
@@ -117,7 +121,7 @@ def _enter(
     tasks: list[int],
     parent_death_signal: int,
 ) -> int:
-    """The envoy: enter, have the child, tell its PID, end. Not traceable from the moment it is inside (CVE-2016-9962)."""
+    """The envoy: enter, have the child, tell its PID, end; never traceable once inside (CVE-2016-9962)."""
     step = "setns"
     try:
         set_dumpable(False)

@@ -185,7 +185,8 @@ def _finish(tree: int, options: Options) -> None:
 
 # What runc, too, lets a container cover inside /proc: files that lxcfs provides.
 _PROC_ALLOWED = frozenset(
-    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
 
 
@@ -201,17 +202,24 @@ def _refuse_proc(destination: str) -> None:
 
 
 def _mount_cgroups(root: int, destination: str, options: Options) -> None:
-    """The container's view of its control groups: one cgroup2 mount, or on v1 a tmpfs with a mount for each hierarchy."""
+    """The container's control groups: one cgroup2 mount, or on v1 a tmpfs with a mount for each hierarchy."""
     hierarchies = detect()
     attributes = options.set
     if not hierarchies.v1:
         kind = "cgroup2" if hierarchies.v2 else "tmpfs"
-        mount_below(root, {"destination": destination, "type": kind, "source": kind, "options": _words(attributes)})
+        mount_below(
+            root, {"destination": destination, "type": kind, "source": kind, "options": _words(attributes)}
+        )
         return
     outer = _words(attributes & ~MOUNT_ATTR_RDONLY)
     mount_below(
         root,
-        {"destination": destination, "type": "tmpfs", "source": "cgroup", "options": [*outer, "mode=755", "size=64k"]},
+        {
+            "destination": destination,
+            "type": "tmpfs",
+            "source": "cgroup",
+            "options": [*outer, "mode=755", "size=64k"],
+        },
     )
     groups: dict[str, list[str]] = {}
     for controller in CONTAINER_CONTROLLERS:

@@ -89,4 +89,3 @@ def _open_existing(path: str) -> int | None:
         return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-

@@ -50,11 +50,14 @@ def default_mounts() -> list[dict[str, Any]]:
     """/proc, /dev, /dev/pts, /sys, /sys/fs/cgroup, /dev/mqueue and /dev/shm with Docker's options."""
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     if group_is_mapped(5):
-        pts.append("gid=5")  # the group tty; an id that the user namespace does not map is refused with EINVAL
+        pts.append(
+            "gid=5"
+        )  # the group tty; an id that the user namespace does not map is refused with EINVAL
     quiet = ["nosuid", "noexec", "nodev"]
+    dev = ["nosuid", "strictatime", "mode=755", "size=65536k"]
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": dev},
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*quiet, "ro"]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*quiet, "ro", "relatime"]},
@@ -71,5 +74,3 @@ def group_is_mapped(gid: int) -> bool:
             if inside <= gid < inside + count:
                 return True
     return False
-
-

@@ -53,8 +53,8 @@ _STEPS = (
     Step(
         "isolate", "02", "(flags: int, child: Callable[[], int]) -> int", "supervisor",
         "flags are CLONE_NEW* bits; child takes no argument and returns an exit status, or never returns",
-        "a process with child() as its only work lives in new namespaces of each kind in flags; its PID is returned; the"
-        " caller's own namespaces are unchanged",
+        "a process with child() as its only work lives in new namespaces of each kind in flags; its PID is"
+        " returned; the caller's own namespaces are unchanged",
         _ROOT + "isolate:isolate",
     ),
     Step(
@@ -195,7 +195,9 @@ class _Use:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         _overrides.clear()
         _overrides.update(self._before)
 

@@ -61,7 +61,7 @@ def learners_traceback(error: BaseException, function: Callable[..., Any] | None
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Raise :class:`TimeoutError` in the block after `seconds`; for a process with a single thread (man 2 setitimer)."""
+    """Raise :class:`TimeoutError` in the block after `seconds`; for a single-threaded process (man 2 setitimer)."""
 
     def expired(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"{what} did not return within {seconds:g} seconds")
@@ -102,4 +102,3 @@ def call_step(channel: Channel, name: str, *arguments: Any, ours: Callable[..., 
         sys.stdout = before
         if printed.getvalue():
             channel.send({"printed": printed.getvalue(), "step": name})
-

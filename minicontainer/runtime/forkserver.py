@@ -1,0 +1,213 @@
+"""A small process that forks, so that the notebook's kernel never does.
+
+A Jupyter kernel has a dozen threads and hundreds of megabytes: forking it costs tens of milliseconds and copies locks
+that other threads hold. The fork server is started once through posix_spawn, imports what containers need, stays
+single-threaded, and forks a child for each request in about a millisecond. It ends when its owner does: the owner's end
+of the request socket closes then. Lab 02. Man pages: fork(2), unix(7), prctl(2) (PR_SET_CHILD_SUBREAPER).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from minicontainer.errors import MinicontainerError
+from minicontainer.runtime import steps
+from minicontainer.runtime.travel import pack, unpack
+
+_HEADER = struct.Struct("!II")  # length of the JSON, length of the bytes behind it
+_MOST_DESCRIPTORS = 16
+_lock = threading.Lock()
+_shared: ForkServer | None = None
+
+
+class ForkServer:
+    """The owner's side of a fork server.
+
+    :param preload: modules for the server to import before its first fork, beside the runtime's own.
+    """
+
+    def __init__(self, preload: Iterable[str] = ()) -> None:
+        import subprocess
+
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from minicontainer.runtime.forkserver import serve;"
+            f" serve({theirs.fileno()}, {list(preload)!r})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The server's PID."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether the server still runs and belongs to this process (not to the one we were forked from)."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def call(
+        self,
+        function: str,
+        args: dict[str, Any],
+        fds: Iterable[int] = (),
+        functions: dict[str, Any] | None = None,
+    ) -> int:
+        """Fork a child of the server that runs ``module:function(args, fds)`` and ends with what it returns.
+
+        :param fds: descriptors that the child gets copies of, in this order.
+        :param functions: learner's steps to be in force there; by default those in force here.
+        :returns: the child's PID in the server's PID namespace, which is ours.
+        :raises MinicontainerError: where the server is gone or cannot fork.
+        """
+        active = steps.active() if functions is None else functions
+        payload = pack(active, active.values()) if active else b""
+        data = json.dumps({"function": function, "args": args}).encode()
+        with self._lock:
+            try:
+                socket.send_fds(self._socket, [_HEADER.pack(len(data), len(payload))], list(fds))
+                self._socket.sendall(data + payload)
+                answer = json.loads(_receive(self._socket, struct.unpack("!I", _receive(self._socket, 4))[0]))
+            except (OSError, EOFError) as error:
+                raise MinicontainerError(
+                    f"the fork server (PID {self.pid}) is gone: {error}",
+                    hint="try again: a new one is started",
+                ) from error
+        if "error" in answer:
+            raise MinicontainerError(f"the fork server cannot fork: {answer['error']}")
+        pid: int = answer["pid"]
+        return pid
+
+    def close(self) -> None:
+        """End the server; its children go on."""
+        self._socket.close()
+        self._process.wait(5)
+
+
+def shared(preload: Iterable[str] = ()) -> ForkServer:
+    """This process's fork server, started on first use and started again should it have died."""
+    global _shared
+    with _lock:
+        if _shared is None or not _shared.alive():
+            _shared = ForkServer(preload)
+        return _shared
+
+
+def _receive(end: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = end.recv(count - len(data))
+        if not part:
+            raise EOFError("the other end closed")
+        data += part
+    return data
+
+
+def serve(descriptor: int, preload: list[str]) -> None:
+    """The server's life: wait for requests on the socket `descriptor`, fork for each, end with the owner."""
+    end = socket.socket(fileno=descriptor)
+    end.set_inheritable(False)
+    for module in ("minicontainer.runtime.container", "minicontainer.runtime.execute", *preload):
+        __import__(module)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner; children set their own
+    wake, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    import gc
+
+    gc.collect()
+    gc.freeze()  # long-lived objects are left alone by the collector, so that children share their pages
+    while True:
+        for ready, _ in poll.poll():
+            if ready == wake:
+                os.read(wake, 4096)
+                _reap()
+            elif not _serve_one(end):
+                return
+
+
+def _reap() -> None:
+    """Collect children that have ended, so that none stays a zombie."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def _serve_one(end: socket.socket) -> bool:
+    """One request; False once the owner is gone."""
+    try:
+        header, fds, _, _ = socket.recv_fds(end, _HEADER.size, _MOST_DESCRIPTORS)
+        if not header:
+            return False
+        header += _receive(end, _HEADER.size - len(header))
+        json_length, payload_length = _HEADER.unpack(header)
+        request = json.loads(_receive(end, json_length))
+        payload = _receive(end, payload_length)
+    except (EOFError, ConnectionResetError):
+        return False
+    try:
+        __import__(request["function"].partition(":")[0])  # once, here, so that no child has to
+        pid = os.fork()
+    except (OSError, ImportError) as error:
+        answer: dict[str, Any] = {"error": str(error)}
+    else:
+        if pid == 0:
+            _child(end, request, fds, payload)
+        answer = {"pid": pid}
+    for descriptor in fds:
+        os.close(descriptor)
+    data = json.dumps(answer).encode()
+    try:
+        end.sendall(struct.pack("!I", len(data)) + data)
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _child(end: socket.socket, request: dict[str, Any], fds: list[int], payload: bytes) -> None:
+    """The forked child: a session of its own, the function, and out."""
+    status = 1
+    try:
+        end.close()
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        module, _, name = request["function"].partition(":")
+        __import__(module)
+        function: Callable[..., int | None] = getattr(sys.modules[module], name)
+        functions = unpack(payload) if payload else {}
+        with steps.only(functions):
+            status = function(request["args"], fds) or 0
+    except (
+        BaseException
+    ):  # printed here: nobody above us could; the caller learns of it by the end of its own pipe
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
