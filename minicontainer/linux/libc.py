@@ -74,7 +74,7 @@ def function(name: str, *argtypes: type, restype: type = ctypes.c_int) -> Callab
     pointer = getattr(_libc, name)
     pointer.argtypes = argtypes
     pointer.restype = restype
-    return pointer  # type: ignore[no-any-return]
+    return pointer
 
 
 _syscall = _libc.syscall

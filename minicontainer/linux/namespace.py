@@ -69,7 +69,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(descriptor: int, flags: int = 0) -> None:
-    """Enter the namespace behind `descriptor`: a file of /proc/PID/ns, or a pidfd with several `flags` (man 2 setns)."""
+    """Enter the namespace behind `descriptor`: a file of /proc/PID/ns, or a pidfd with `flags` (man 2 setns)."""
     if _setns(descriptor, flags) != 0:
         raise fail("setns")
 

@@ -16,6 +16,7 @@ import termios
 from typing import Any
 
 from minicontainer.errors import StepError
+from minicontainer.linux.interface import set_up
 from minicontainer.linux.mount import (
     AT_FDCWD,
     MOUNT_ATTR_RDONLY,
@@ -41,6 +42,7 @@ from minicontainer.runtime import credentials, overlay
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.devices import make_devices, open_console
 from minicontainer.runtime.mounts import copy_of, mount_in_root, place
+from minicontainer.runtime.seccomp import install_filter
 from minicontainer.runtime.travel import call_step
 
 _PROPAGATION = {
@@ -65,7 +67,7 @@ class Init:
     :param stdio: descriptors to become 0, 1 and 2 (ignored with a terminal).
     :param tasks: open v1 ``tasks`` files of the container's control groups.
     :param parent_death_signal: sent to this process when the supervisor dies; 0 for none.
-    :param console: send the terminal's master side home.
+    :param program: the compiled seccomp filter, or empty for none.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Init:
         stdio: tuple[int, int, int],
         tasks: list[int],
         parent_death_signal: int = 0,
-        console: bool = False,
+        program: bytes = b"",
     ) -> None:
         self.config = config
         self.process: dict[str, Any] = config.get("process", {})
@@ -86,7 +88,7 @@ class Init:
         self.stdio = stdio
         self.tasks = tasks
         self.parent_death_signal = parent_death_signal
-        self.console = console
+        self.program = program
         self.progress = Progress()
 
     def run(self) -> int:
@@ -125,6 +127,11 @@ class Init:
             # Only now: the root of a cgroup namespace is the group its maker is in (man 7 cgroup_namespaces).
             unshare(CLONE_NEWCGROUP)
         join_keyring()
+        if any(
+            entry["type"] == "network" and not entry.get("path") for entry in self.linux.get("namespaces", [])
+        ):
+            self.progress.step = "loopback"
+            set_up("lo")
         if not self.process.get("terminal"):
             take_stdio(self.stdio)
 
@@ -208,7 +215,7 @@ class Init:
     def _become_the_user(self) -> str:
         """Limits, identity, working directory; returns the program to execute."""
         self.progress.step = "user"
-        return become_the_user(self.channel, self.process, self.linux)
+        return become_the_user(self.channel, self.process, self.linux, self.program)
 
     def _execute(self, program: str) -> int:
         self.progress.step = "exec"
@@ -284,19 +291,29 @@ def overlay_arguments(entry: dict[str, Any]) -> tuple[list[str], str, str]:
     return found["lowerdir"].split(":"), found["upperdir"], found["workdir"]
 
 
-def become_the_user(channel: Channel, process: dict[str, Any], linux: dict[str, Any]) -> str:
-    """Everything between the finished root and execve(2) that init and `exec` share; returns the program's path."""
+def become_the_user(channel: Channel, process: dict[str, Any], linux: dict[str, Any], program: bytes) -> str:
+    """Everything between the finished root and execve(2) that init and `exec` share; returns the program's path.
+
+    The filter is installed as late as it can be: without no_new_privs that takes CAP_SYS_ADMIN, which is about to go.
+    """
     if linux.get("personality"):
         personality({"LINUX": 0, "LINUX32": 8}[linux["personality"]["domain"]])
     credentials.apply_limits(process)
     cwd = process.get("cwd") or "/"
-    if not process.get("user", {}).get("uid"):
+    root = not process.get("user", {}).get("uid")
+    if root:
         _enter_directory(cwd, make=True)
+    flags = (linux.get("seccomp") or {}).get("flags")
+    late = bool(process.get("noNewPrivileges"))
+    if program and not late:
+        call_step(channel, "install_filter", program, *([flags] if flags else []), ours=install_filter)
     credentials.become(process)
-    if process.get("user", {}).get("uid"):
+    if not root:
         _enter_directory(cwd, make=False)
-    program = find_program(process)
-    return program
+    found = find_program(process)
+    if program and late:
+        call_step(channel, "install_filter", program, *([flags] if flags else []), ours=install_filter)
+    return found
 
 
 def _enter_directory(path: str, *, make: bool) -> None:

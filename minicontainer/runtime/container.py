@@ -21,6 +21,7 @@ from minicontainer.runtime import steps
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.child import Init, report
 from minicontainer.runtime.isolate import isolate
+from minicontainer.runtime.seccomp import compiled
 from minicontainer.runtime.travel import call_step
 
 _LEARNERS_PATIENCE = 60.0  # seconds for a container some of whose steps are a learner's to become ready
@@ -154,7 +155,8 @@ def create(
                 v2, tasks = group.open_for_child()
             except OSError as error:
                 raise step_error("cgroup", error) from error
-        init = Init(config, rootfs, theirs, stdio, tasks, signal.SIGKILL if die_with_parent else 0)
+        program = seccomp_program(theirs, config)
+        init = Init(config, rootfs, theirs, stdio, tasks, signal.SIGKILL if die_with_parent else 0, program)
         pid = _isolate(ours, theirs, linux.get("namespaces", []), init, v2)
     except BaseException:
         ours.close()
@@ -178,6 +180,13 @@ def create(
             group.remove()
         raise
     return process
+
+
+def seccomp_program(channel: Channel, config: dict[str, Any]) -> bytes:
+    """The filter for the container, compiled on the host's side, or nothing where the bundle asks for none."""
+    profile = config.get("linux", {}).get("seccomp")
+    program: bytes = call_step(channel, "compile_filter", profile, ours=compiled) if profile else b""
+    return program
 
 
 def _isolate(

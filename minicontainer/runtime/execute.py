@@ -27,7 +27,7 @@ from minicontainer.runtime.child import (
 from minicontainer.runtime.child import (
     execute as become_program,
 )
-from minicontainer.runtime.container import Process, read_config
+from minicontainer.runtime.container import Process, read_config, seccomp_program
 
 
 def execute(
@@ -56,11 +56,13 @@ def execute(
     v2, tasks = group.open_for_child() if group is not None else (None, [])
     ours, theirs = Channel.pair()
     try:
+        program = seccomp_program(theirs, config)
+        signal_on_death = signal.SIGKILL if die_with_parent else 0
+        newcomer = Newcomer(theirs, process, linux, stdio, signal_on_death, program)
         envoy = os.fork()
         if envoy == 0:
             ours.close()
-            signal_on_death = signal.SIGKILL if die_with_parent else 0
-            os._exit(_enter(theirs, namespaces, process, linux, stdio, v2, tasks, signal_on_death))
+            os._exit(_enter(newcomer, namespaces, v2, tasks))
         theirs.close()
         _, status = os.waitpid(envoy, 0)
         return _ready(ours, status)
@@ -111,15 +113,59 @@ def _open_namespaces(pid: int) -> list[tuple[int, int]]:
     return found
 
 
+class Newcomer:
+    """The process to be, with what it needs once it is inside."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        process: dict[str, Any],
+        linux: dict[str, Any],
+        stdio: tuple[int, int, int],
+        parent_death_signal: int,
+        program: bytes,
+    ) -> None:
+        self.channel = channel
+        self.process = process
+        self.linux = linux
+        self.stdio = stdio
+        self.parent_death_signal = parent_death_signal
+        self.program = program
+
+    def run(self) -> int:
+        """Session, stdio or terminal, identity, program."""
+        step = "session"
+        channel, process = self.channel, self.process
+        try:
+            if self.parent_death_signal:
+                set_parent_death_signal(self.parent_death_signal)
+            set_dumpable(False)
+            os.setsid()
+            reset_signals()
+            join_keyring()
+            if process.get("terminal"):
+                step = "terminal"
+                root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                uid = process.get("user", {}).get("uid")
+                take_terminal(channel, root, process.get("consoleSize"), on_dev_console=False, owner=uid)
+                os.close(root)
+            else:
+                take_stdio(self.stdio)
+            step = "user"
+            program = become_the_user(channel, process, self.linux, self.program)
+            step = "start"
+            channel.send({"ready": True})
+            message, _ = channel.receive()
+            if message is None or "start" not in message:
+                return 0
+            step = "exec"
+            return become_program(channel, program, process)
+        except BaseException as error:
+            return report(channel, step, step_error(step, error))
+
+
 def _enter(
-    channel: Channel,
-    namespaces: list[tuple[int, int]],
-    process: dict[str, Any],
-    linux: dict[str, Any],
-    stdio: tuple[int, int, int],
-    cgroup: int | None,
-    tasks: list[int],
-    parent_death_signal: int,
+    newcomer: Newcomer, namespaces: list[tuple[int, int]], cgroup: int | None, tasks: list[int]
 ) -> int:
     """The envoy: enter, have the child, tell its PID, end; never traceable once inside (CVE-2016-9962)."""
     step = "setns"
@@ -140,41 +186,8 @@ def _enter(
                 raise
             pid, _ = clone3(CLONE_PARENT, exit_signal=0)
         if pid == 0:
-            os._exit(_become(channel, process, linux, stdio, parent_death_signal))
-        channel.send({"pid": pid})
+            os._exit(newcomer.run())
+        newcomer.channel.send({"pid": pid})
         return 0
     except BaseException as error:  # forked: it must end here, with its reason sent home
-        return report(channel, step, error)
-
-
-def _become(
-    channel: Channel, process: dict[str, Any], linux: dict[str, Any], stdio: tuple[int, int, int], death: int
-) -> int:
-    """The new process, inside: session, stdio or terminal, identity, program."""
-    step = "session"
-    try:
-        if death:
-            set_parent_death_signal(death)
-        set_dumpable(False)
-        os.setsid()
-        reset_signals()
-        join_keyring()
-        if process.get("terminal"):
-            step = "terminal"
-            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            uid = process.get("user", {}).get("uid")
-            take_terminal(channel, root, process.get("consoleSize"), on_dev_console=False, owner=uid)
-            os.close(root)
-        else:
-            take_stdio(stdio)
-        step = "user"
-        program = become_the_user(channel, process, linux)
-        step = "start"
-        channel.send({"ready": True})
-        message, _ = channel.receive()
-        if message is None or "start" not in message:
-            return 0
-        step = "exec"
-        return become_program(channel, program, process)
-    except BaseException as error:
-        return report(channel, step, step_error(step, error))
+        return report(newcomer.channel, step, error)

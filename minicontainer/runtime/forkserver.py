@@ -135,6 +135,12 @@ def serve(descriptor: int, preload: list[str]) -> None:
     poll.register(wake, select.POLLIN)
     import gc
 
+    from minicontainer.runtime.seccomp import compiled
+    from minicontainer.runtime.spec import default_spec
+
+    profile = default_spec()["linux"].get("seccomp")
+    if profile:
+        compiled(profile)  # the usual filter, once for all children
     gc.collect()
     gc.freeze()  # long-lived objects are left alone by the collector, so that children share their pages
     while True:

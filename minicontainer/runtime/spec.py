@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicontainer.runtime.seccomp import default_profile
+
 OCI_VERSION = "1.0.2"
 
 DEFAULT_CAPABILITIES = (
@@ -26,7 +28,7 @@ NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
 def default_spec() -> dict[str, Any]:
     """A new config.json; the caller fills in args, root, hostname and cgroupsPath."""
     capabilities = list(DEFAULT_CAPABILITIES)
-    return {
+    spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "process": {
             "terminal": False,
@@ -44,6 +46,10 @@ def default_spec() -> dict[str, Any]:
             "readonlyPaths": list(READ_ONLY_PATHS),
         },
     }
+    profile = default_profile(capabilities)
+    if profile is not None:
+        spec["linux"]["seccomp"] = profile
+    return spec
 
 
 def default_mounts() -> list[dict[str, Any]]:

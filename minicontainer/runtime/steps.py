@@ -123,13 +123,13 @@ _STEPS = (
         "compile_filter", "06", "(profile: dict) -> bytes", "supervisor",
         "profile is OCI linux.seccomp",
         "a BPF program of 8-byte instructions that seccomp(2) accepts and that decides as the profile says",
-        "",
+        _ROOT + "seccomp:compile_filter",
     ),
     Step(
         "install_filter", "06", "(program: bytes) -> None", "child after pivot",
         "program is a BPF program; no_new_privs is set or CAP_SYS_ADMIN held",
         "the kernel applies it to every later system call of this process and its children",
-        "",
+        _ROOT + "seccomp:install_filter",
     ),
     Step(
         "connect", "07", "(pid: int, bridge: str, address: str, gateway: str) -> None", "supervisor",
