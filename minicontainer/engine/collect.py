@@ -1,0 +1,69 @@
+"""gc: clearing away what crashes left. Idempotent, and safe beside everything else that runs. Lab 10."""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer.engine import create, names, record
+from minicontainer.engine.removal import SUFFIX, remove_container
+from minicontainer.engine.tree import remove_tree
+from minicontainer.errors import MinicontainerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.engine.engine import Engine
+
+
+def collect(engine: Engine) -> list[str]:
+    """Finish interrupted removals and creations; repair records; remove what ``--rm`` promised and could not do.
+
+    :returns: what was done, one line each.
+    """
+    done: list[str] = []
+    containers, names_directory = f"{engine.root}/containers", f"{engine.root}/names"
+    for entry in _entries(containers):
+        if entry.endswith(SUFFIX):
+            remove_tree(f"{containers}/{entry}")
+            done.append(f"finished the removal of {entry[:12]}")
+    for container_id in names.all_ids(containers):
+        done += _one(engine, f"{containers}/{container_id}", container_id)
+    for name in _entries(names_directory):
+        container_id = names.owner(names_directory, name)
+        if container_id and create.half_made(containers, names_directory, container_id, name):
+            done.append(f"removed the half-made container {name}")
+    for container_id in _entries(f"{engine.run_root}/containers"):
+        if not os.path.isdir(f"{containers}/{container_id}"):
+            remove_tree(f"{engine.run_root}/containers/{container_id}")
+            done.append(f"removed the live directory of {container_id[:12]}")
+    return done
+
+
+def _one(engine: Engine, directory: str, container_id: str) -> list[str]:
+    try:
+        before = record.read(directory)
+        known = record.current(directory)
+    except FileNotFoundError:
+        return []  # being made, or half made: found by its name
+    except MinicontainerError as error:
+        return [f"left {container_id[:12]} alone: {error}"]
+    done = []
+    if before.state.running and not known.state.running:
+        done.append(f"{known.config.name} had lost its supervisor")
+    if known.config.auto_remove and known.state.error == record.LOST:
+        try:
+            lock = record.acquire(directory, blocking=False)
+        except (BlockingIOError, FileNotFoundError):
+            return done
+        try:
+            remove_container(engine.root, container_id, known.config.name)
+        finally:
+            os.close(lock)
+        done.append(f"removed {known.config.name}")
+    return done
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

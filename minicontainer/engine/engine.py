@@ -1,0 +1,638 @@
+"""Engine: what dockerd does, as a Python object without a daemon. Lab 10.
+
+Every method works on files that any process can read and on supervisors that outlive it; two engines on the same
+directories, in one process or many, see the same containers. It may be used from several threads, and inside a Jupyter
+kernel: nothing here forks or changes a namespace of the calling process.
+
+>>> from minicontainer import Engine
+>>> engine = Engine()
+>>> engine.run("busybox", ["echo", "hi"]).stdout                     # doctest: +SKIP
+'hi\\n'
+>>> web = engine.run("busybox", ["httpd", "-f"], detach=True)        # doctest: +SKIP
+>>> web.exec(["wget", "-qO-", "127.0.0.1"]).status                   # doctest: +SKIP
+1
+>>> web.remove(force=True)                                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import socket
+import time
+
+from minicontainer.engine import names, record
+from minicontainer.engine.container import CommandFailed, Container, Result, TimedOut
+from minicontainer.engine.times import timestamp
+from minicontainer.errors import ContainerNotFound, MinicontainerError, NameConflict, NotRunning
+from minicontainer.paths import data_root, private_directory, run_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any, Literal, overload
+
+    from minicontainer.engine.attach import Attachment
+    from minicontainer.engine.logs import Entry
+    from minicontainer.image.store import Store
+
+_KILL_PATIENCE = 10.0  # seconds for the kernel to end a process after SIGKILL
+
+
+class Engine:
+    """Containers in a data directory.
+
+    :param root: where images and containers are kept; by default as :func:`minicontainer.paths.data_root` says.
+    :param run_root: where sockets are; by default :func:`minicontainer.paths.run_root`.
+    """
+
+    def __init__(self, root: str | Path | None = None, run_root: str | Path | None = None) -> None:
+        self.root = os.path.abspath(root if root is not None else data_root())
+        self.run_root = os.path.abspath(run_root if run_root is not None else _run_root())
+        self._images: Store | None = None
+
+    @property
+    def images(self) -> Store:
+        """The store of images."""
+        if self._images is None:
+            from pathlib import Path
+
+            from minicontainer.image.store import Store
+
+            self._images = Store(Path(self.root))
+        return self._images
+
+    @property
+    def _containers(self) -> str:
+        return f"{self.root}/containers"
+
+    @property
+    def _names(self) -> str:
+        return f"{self.root}/names"
+
+    def directory(self, container_id: str) -> str:
+        """The directory of a container, which is its OCI bundle."""
+        return f"{self._containers}/{container_id}"
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> str:
+        """The full id of a container named by its name, id, or the beginning of its id.
+
+        :raises ContainerNotFound: there is none.
+        """
+        return names.resolve(self._names, self._containers, reference)
+
+    def get(self, reference: str) -> Container:
+        """A handle on one container.
+
+        :raises ContainerNotFound: there is none.
+        """
+        return Container(self, self._record(reference))
+
+    def _record(self, reference: str) -> record.Record:
+        try:
+            return record.current(self.directory(self.resolve(reference)))
+        except FileNotFoundError:
+            raise ContainerNotFound(f"No such container: {reference}") from None
+
+    def containers(self, all: bool = False) -> list[Container]:
+        """The running containers, or all of them, the newest first."""
+        found = []
+        for container_id in names.all_ids(self._containers):
+            try:
+                known = record.current(self.directory(container_id))
+            except FileNotFoundError:
+                continue  # just being made, or just removed
+            except MinicontainerError as error:
+                known = _unreadable(container_id, error)
+            if all or known.state.running:
+                found.append(Container(self, known))
+        return sorted(found, key=lambda container: container.config.created, reverse=True)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Everything about a container, with Docker's field names."""
+        from minicontainer.engine.inspect import inspect
+
+        known = self._record(reference)
+        return inspect(known, self.directory(known.config.id), self.root)
+
+    def info(self) -> dict[str, Any]:
+        """About this machine and what is kept on it, with Docker's field names."""
+        from minicontainer.engine.inspect import info
+
+        return info(self)
+
+    def version(self) -> dict[str, Any]:
+        """Versions, with Docker's field names."""
+        from minicontainer.engine.inspect import version
+
+        return version()
+
+    # -- create ---------------------------------------------------------------------------------------------------
+
+    def create(self, image: str, command: Sequence[str] | str | None = None, **options: Any) -> str:
+        """Make a container and leave it unstarted.
+
+        :param command: the argument vector, in the place of the image's CMD; one text is split as a shell would.
+        :param options: see :class:`~minicontainer.engine.options.ContainerOptions`.
+        :returns: its id.
+        :raises ImageNotFound: no such image here.
+        :raises NameConflict: the name belongs to another container.
+        :raises UsageError: an option makes no sense.
+        """
+        container_id, lock = self._create(image, command, options)
+        os.close(lock)
+        return container_id
+
+    def _create(
+        self, image: str, command: Sequence[str] | str | None, options: dict[str, Any]
+    ) -> tuple[str, int]:
+        """As :meth:`create`; also returns a descriptor that holds the new container's lock."""
+        from minicontainer.engine.create import configure, make
+
+        container_id = names.new_id()
+        config = configure(container_id, self.images, self.root, image, command, options)
+        try:
+            self._prepare()
+            return container_id, make(config, self._containers, self._names)
+        except OSError as error:
+            raise record.storage_error(error, self.root) from error
+
+    def _prepare(self) -> None:
+        """Make the directories that everything is kept in."""
+        if not os.path.isdir(self._names):
+            from pathlib import Path
+
+            private_directory(Path(self.root))
+            os.makedirs(self._containers, 0o700, exist_ok=True)
+            os.makedirs(self._names, 0o700, exist_ok=True)
+            os.makedirs(f"{self.root}/layers", 0o700, exist_ok=True)
+
+    # -- start ----------------------------------------------------------------------------------------------------
+
+    def start(
+        self, reference: str, attach: bool = False, stdin: bool = False, size: tuple[int, int] | None = None
+    ) -> Attachment | None:
+        """Start a container that does not run; one that runs is left alone.
+
+        :param attach: stay connected: the attachment that is returned gets the output from the first byte on.
+        :param stdin: the attachment also feeds the input, which ends when the attachment does.
+        :param size: rows and columns of the container's terminal.
+        :raises StepError: its program could not be started; exit code 125, 126 or 127.
+        """
+        container_id = self.resolve(reference)
+        directory = self.directory(container_id)
+        try:
+            record.current(directory)  # repairs what a lost supervisor left
+            lock = record.acquire(directory)
+        except FileNotFoundError:
+            raise ContainerNotFound(f"No such container: {reference}") from None
+        running = False
+        try:
+            running = record.read(directory).state.running and record.supervised(directory)
+        except FileNotFoundError:
+            raise ContainerNotFound(f"No such container: {reference}") from None
+        finally:
+            if running:
+                os.close(lock)
+        if running:
+            return self.attach(container_id, stdin=stdin) if attach else None
+        return self._start(container_id, lock, attach=attach, stdin=stdin, size=size)
+
+    def _start(
+        self, container_id: str, lock: int, *, attach: bool, stdin: bool, size: tuple[int, int] | None
+    ) -> Attachment | None:
+        """Have a supervisor start the container whose lock `lock` holds; the lock passes on to it."""
+        from minicontainer.cgroup.group import parent_path
+        from minicontainer.engine.attach import Attachment
+        from minicontainer.engine.spawn import spawn
+
+        ours, theirs = socket.socketpair()
+        attachment = Attachment(ours, container_id)
+        try:
+            try:
+                self._prepare_run()
+                arguments = {
+                    "id": container_id,
+                    "root": self.root,
+                    "run_root": self.run_root,
+                    "cgroup": f"{parent_path()}/{container_id}",
+                    "output": attach,
+                    "stdin": stdin,
+                    "size": list(size) if size else None,
+                }
+                spawn("minicontainer.engine.supervisor:main", arguments, [lock, theirs.fileno()])
+            finally:
+                theirs.close()
+                os.close(lock)
+            attachment.wait_started()
+        except BaseException:
+            attachment.close()
+            raise
+        _show(attachment)
+        if attach:
+            return attachment
+        attachment.close()
+        return None
+
+    def _prepare_run(self) -> None:
+        if not os.path.isdir(f"{self.run_root}/containers"):
+            from pathlib import Path
+
+            private_directory(Path(self.run_root))
+            os.makedirs(f"{self.run_root}/containers", 0o700, exist_ok=True)
+
+    if TYPE_CHECKING:
+        Command = Sequence[str] | str | None
+
+        @overload
+        def run(
+            self, image: str, command: Command = None, *, detach: Literal[False] = False, **options: Any
+        ) -> Result: ...
+
+        @overload
+        def run(
+            self, image: str, command: Command = None, *, detach: Literal[True], **options: Any
+        ) -> Container: ...
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] | str | None = None,
+        *,
+        detach: bool = False,
+        input: str | bytes | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> Result | Container:
+        """Create and start a container, and wait for its end.
+
+        Unless detached, the container is removed when it has ended (``remove=False`` keeps it), and killed when the
+        wait is interrupted.
+
+        :param detach: return a handle at once, and keep the container.
+        :param input: its whole standard input.
+        :param timeout: seconds after which it is killed.
+        :param check: raise :class:`~minicontainer.engine.container.CommandFailed` for a status other than 0.
+        :raises TimedOut: it did not end in time.
+        """
+        options.setdefault("remove", not detach)
+        data = input.encode() if isinstance(input, str) else input
+        if data is not None:
+            options["stdin_open"] = True
+        container_id, lock = self._create(image, command, options)
+        try:
+            attachment = self._start(container_id, lock, attach=not detach, stdin=data is not None, size=None)
+            if attachment is None:
+                return self.get(container_id)
+            with attachment:
+                status, stdout, stderr = attachment.collect(data, timeout)
+        except TimeoutError:
+            self._abort(container_id, options["remove"])
+            raise TimedOut(f"the container did not end within {timeout:g} seconds and was killed") from None
+        except KeyboardInterrupt:
+            self._abort(container_id, options["remove"])
+            raise
+        result = _result(status, stdout, stderr, container_id)
+        if attachment.lost:
+            self._lost(container_id, options["remove"])
+        if check and status != 0:
+            raise CommandFailed(
+                command.split() if isinstance(command, str) else list(command or [image]), result
+            )
+        return result
+
+    def _abort(self, container_id: str, remove: bool) -> None:
+        """End a container whose maker does not wait for it any more."""
+        try:
+            if remove:
+                self.remove(container_id, force=True)
+            else:
+                self.kill(container_id)
+        except (ContainerNotFound, NotRunning):
+            return  # it has ended, or removed itself, by now
+
+    def _lost(self, container_id: str, remove: bool) -> None:
+        """The supervisor was killed: write that down, or do the removing it cannot do any more."""
+        try:
+            if self.get(container_id).state.status == "exited" and remove:
+                self.remove(container_id)
+        except ContainerNotFound:
+            return
+
+    def attach(self, reference: str, output: bool = True, stdin: bool = False) -> Attachment:
+        """Connect to a running container's output and input.
+
+        :raises NotRunning: it does not run.
+        """
+        container_id = self._running(reference).config.id
+        attachment = self._connect(container_id, output=output, owner=stdin)
+        if attachment is None:
+            raise NotRunning(
+                f"container {container_id} is not running", hint="`minicontainer start -a` starts it"
+            )
+        return attachment
+
+    def _connect(self, container_id: str, **wishes: bool) -> Attachment | None:
+        from minicontainer.engine.attach import connect
+
+        return connect(f"{self.run_root}/containers/{container_id}", container_id, **wishes)
+
+    def _running(self, reference: str) -> record.Record:
+        known = self._record(reference)
+        if not known.state.running:
+            raise NotRunning(
+                f"container {known.config.id} is not running",
+                hint=f"start it: minicontainer start {reference}",
+            )
+        return known
+
+    # -- end ------------------------------------------------------------------------------------------------------
+
+    def wait(self, reference: str, timeout: float | None = None) -> int:
+        """Wait until the container does not run; returns its exit status.
+
+        :raises TimeoutError: it still runs after `timeout` seconds.
+        """
+        known = self._record(reference)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._await_end(known, deadline)
+
+    def _await_end(self, known: record.Record, deadline: float | None) -> int:
+        container_id = known.config.id
+        while known.state.running:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            attachment = self._connect(container_id)
+            if attachment is not None:
+                with attachment:
+                    status = attachment.pump(lambda kind, data: None, timeout=remaining)
+                if not attachment.lost and status is not None:
+                    return status
+            elif remaining == 0:
+                raise TimeoutError(f"container {container_id} still runs")
+            else:
+                time.sleep(0.01)  # it is on its way out: its socket is gone, its last record not yet written
+            try:
+                known = record.current(self.directory(container_id))
+            except FileNotFoundError:
+                return 137  # removed by force meanwhile
+        return known.state.exit_code
+
+    def kill(self, reference: str, signal: str | int = "KILL") -> None:
+        """Send a signal to the container's first process; after SIGKILL, wait until it has ended.
+
+        :raises NotRunning: it does not run.
+        """
+        from minicontainer.engine.options import signal_number
+
+        number = signal_number(signal)
+        known = self._record(reference)
+        if not known.state.running:
+            raise NotRunning(
+                f"Cannot kill container: {reference}: Container {known.config.id} is not running"
+            )
+        _signal(known, number)
+        if number == signals.SIGKILL:
+            self._await_killed(known)
+
+    def _await_killed(self, known: record.Record) -> None:
+        try:
+            self._await_end(known, time.monotonic() + _KILL_PATIENCE)
+        except TimeoutError:
+            raise MinicontainerError(
+                f"container {known.config.id} did not end within {_KILL_PATIENCE:g} seconds of SIGKILL",
+                hint="a process waits for a device or a network file system; see `ps -o pid,stat,wchan`",
+                exit_code=1,
+            ) from None
+
+    def stop(self, reference: str, timeout: float | None = None, signal: str | int | None = None) -> None:
+        """Ask the container to end with its stop signal; kill it if it still runs after `timeout` seconds.
+
+        :param timeout: by default what the container was created with (10); negative waits without end.
+        """
+        from minicontainer.engine.options import signal_number
+
+        known = self._record(reference)
+        if not known.state.running:
+            return
+        patience = known.config.stop_timeout if timeout is None else timeout
+        _signal(known, signal_number(signal if signal is not None else known.config.stop_signal))
+        try:
+            self._await_end(known, None if patience < 0 else time.monotonic() + patience)
+        except TimeoutError:
+            _signal(known, signals.SIGKILL)
+            self._await_killed(known)
+
+    def restart(self, reference: str, timeout: float | None = None, signal: str | int | None = None) -> None:
+        """Stop the container if it runs, then start it."""
+        container_id = self.resolve(reference)
+        self.stop(container_id, timeout, signal)
+        self.start(container_id)
+
+    def remove(self, reference: str, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container and everything it wrote.
+
+        :param force: kill it first if it runs.
+        :param volumes: also remove its anonymous volumes (there are none yet).
+        :raises MinicontainerError: it runs, and `force` was not given.
+        """
+        from minicontainer.engine.removal import remove_container
+
+        container_id = self.resolve(reference)
+        directory = self.directory(container_id)
+        while True:
+            try:
+                self._kill_for_removal(reference, directory, force)
+                lock = record.acquire(directory)
+            except FileNotFoundError:
+                return self._removed_meanwhile(container_id)
+            try:
+                known = _readable(directory)
+                if known is not None and known.state.running and record.supervised(directory):
+                    continue  # started again between the two looks
+                name = known.config.name if known is not None else self._name_of(container_id)
+                remove_container(self.root, container_id, name)
+                return None
+            except FileNotFoundError:
+                return self._removed_meanwhile(container_id)
+            except OSError as error:
+                raise record.storage_error(error, directory) from error
+            finally:
+                os.close(lock)
+
+    def _kill_for_removal(self, reference: str, directory: str, force: bool) -> None:
+        try:
+            known = record.current(directory)
+        except MinicontainerError:
+            if not force:
+                raise
+            return
+        if not known.state.running:
+            return
+        if not force:
+            raise MinicontainerError(
+                f'cannot remove container "/{known.config.name}": container is running: '
+                "stop the container before removing or force remove",
+                hint=f"minicontainer rm -f {reference}",
+                exit_code=1,
+            )
+        _signal(known, signals.SIGKILL)
+        self._await_killed(known)
+
+    def _removed_meanwhile(self, container_id: str) -> None:
+        """It removed itself (``--rm``), or somebody else did: what was wanted is so."""
+        return None
+
+    def _name_of(self, container_id: str) -> str:
+        """The name of a container whose record cannot be read."""
+        for name in os.listdir(self._names):
+            if names.owner(self._names, name) == container_id:
+                return name
+        return ""
+
+    # -- output ---------------------------------------------------------------------------------------------------
+
+    def logs(
+        self,
+        reference: str,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str | float | None = None,
+        until: str | float | None = None,
+    ) -> Iterator[Entry]:
+        """What the container has printed, oldest first.
+
+        :param follow: go on until it ends.
+        :param tail: only the last so many lines.
+        :param since: a time (RFC 3339), seconds since the epoch, or how long ago ("10m"); `until` likewise.
+        :raises UsageError: not a time.
+        """
+        from minicontainer.engine import logs
+        from minicontainer.engine.following import follower, moment_text
+
+        known = self._record(reference)
+        path = f"{self.directory(known.config.id)}/{logs.LOG}"
+        wait = follower(self, known) if follow and known.state.running else None
+        oldest, newest = moment_text("since", since), moment_text("until", until)
+        return logs.read(path, tail=tail, since=oldest, until=newest, wait=wait)
+
+    # -- exec -----------------------------------------------------------------------------------------------------
+
+    def exec(
+        self,
+        reference: str,
+        command: Sequence[str] | str,
+        *,
+        detach: bool = False,
+        input: str | bytes | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> Result:
+        """Run one more command in a running container and wait for its end.
+
+        :param options: see :class:`~minicontainer.engine.options.ExecOptions`: env, workdir, user, tty.
+        :param detach: return once it has started, with status 0 and no output.
+        :raises NotRunning: the container does not run.
+        :raises StepError: the command cannot be executed (126) or does not exist (127).
+        """
+        data = input.encode() if isinstance(input, str) else input
+        if data is not None:
+            options["stdin_open"] = True
+        attachment = self.exec_start(reference, command, attach=not detach, **options)
+        with attachment:
+            if detach:
+                return Result(status=0, id=attachment.id)
+            try:
+                status, stdout, stderr = attachment.collect(data, timeout)
+            except (TimeoutError, KeyboardInterrupt) as error:
+                attachment.signal(signals.SIGKILL)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                raise TimedOut(f"the command did not end within {timeout:g} seconds and was killed") from None
+        result = _result(status, stdout, stderr, attachment.id)
+        if check and status != 0:
+            raise CommandFailed(command.split() if isinstance(command, str) else command, result)
+        return result
+
+    def exec_start(
+        self,
+        reference: str,
+        command: Sequence[str] | str,
+        *,
+        attach: bool = True,
+        size: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> Attachment:
+        """Start one more command in a running container; returns the connection to it.
+
+        :param attach: send its output.
+        :param size: rows and columns of its terminal.
+        """
+        from minicontainer.engine.execution import start
+
+        return start(self, self._running(reference), command, attach, size, options)
+
+    # -- order ----------------------------------------------------------------------------------------------------
+
+    def gc(self) -> list[str]:
+        """Remove what crashes left behind; returns what was removed, one line each. Containers are not touched."""
+        from minicontainer.engine.collect import collect
+
+        return collect(self)
+
+
+def _run_root() -> Path:
+    return run_root()
+
+
+def _signal(known: record.Record, number: int) -> None:
+    """Send a signal to the container's first process, and never to another that got its PID (man 2 pidfd_open)."""
+    from minicontainer.linux.process import start_time
+
+    try:
+        descriptor = os.pidfd_open(known.state.pid)
+    except ProcessLookupError:
+        return  # it has ended; its supervisor is about to say so
+    try:
+        if start_time(known.state.pid) == known.state.pid_started:
+            signals.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _readable(directory: str) -> record.Record | None:
+    """The record, or None for a damaged one."""
+    try:
+        return record.read(directory)
+    except MinicontainerError:
+        return None
+
+
+def _unreadable(container_id: str, error: MinicontainerError) -> record.Record:
+    """What `ps` shows for a container whose record is damaged."""
+    config = record.Config(id=container_id, name="", created=timestamp(0), image="", image_id="", layers=())
+    return record.Record(config=config, state=record.State(status="dead", error=error.message))
+
+
+def _result(status: int, stdout: bytes, stderr: bytes, container_id: str) -> Result:
+    return Result(
+        status=status,
+        stdout=stdout.decode(errors="replace"),
+        stderr=stderr.decode(errors="replace"),
+        id=container_id,
+    )
+
+
+def _show(attachment: Attachment) -> None:
+    """Print here what a learner's steps printed over there."""
+    for _, text in attachment.printed:
+        print(text, end="" if text.endswith("\n") else "\n")
+
+
+__all__ = ["CommandFailed", "Container", "Engine", "NameConflict", "Result", "TimedOut"]
