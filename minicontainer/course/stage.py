@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from minicontainer.course import proc
 from minicontainer.course.subject import LARGEST, decode, keep
-from minicontainer.linux import namespace
+from minicontainer.linux import capability, namespace
 from minicontainer.linux.hints import describe
 from minicontainer.runtime import forkserver, travel
 
@@ -117,9 +117,10 @@ class Subject:
         """The data of the next message `name` from the play."""
         return {key: decode(value) for key, value in self._next("say", name, limit)["data"].items()}
 
-    def call(self, limit: float | None = None) -> Call:
+    def call(self, limit: float | None = None, *, failing: bool = False) -> Call:
         """What came of the play's next call of the learner's function.
 
+        :param failing: an exception is what the item asks for, so that its traceback is not shown.
         :raises TimedOut: after `limit` seconds (the item's own by default).
         """
         result = self._next("call", None, limit)["call"]
@@ -127,7 +128,8 @@ class Subject:
             return Call(decode(result["value"]))
         if result.get("not_attempted"):
             raise _NotAttempted
-        self._stage.note(str(result.get("traceback", "")))
+        if not failing:
+            self._stage.note(str(result.get("traceback", "")))
         number = result.get("number")
         return Call(
             None,
@@ -148,6 +150,15 @@ class Subject:
         """Whether a message of that kind ("call", "say") has arrived and was not yet taken."""
         self.pump(0)
         return any(kind in message for message in self._messages)
+
+    def has_said_word(self, name: str) -> bool:
+        """Whether the play's message `name` has arrived and was not yet taken."""
+        self.pump(0)
+        return any(message.get("say") == name for message in self._messages)
+
+    def over(self) -> bool:
+        """Whether the function has returned, or the process has ended, so that nothing more will come of it."""
+        return self.has_said("call") or self.status is not None
 
     def wait(self, limit: float | None = None) -> int:
         """Wait until the subject has ended; its wait status.
@@ -177,6 +188,11 @@ class Subject:
         keeper = proc.process(self.keeper)
         depth = 0 if keeper is None else len(keeper.numbers) - 1
         return process.numbers[depth] if depth < len(process.numbers) else process.pid
+
+    def inside_pid(self) -> int:
+        """The subject's own PID in its PID namespace."""
+        process = proc.process(self.pid)
+        return 0 if process is None else self.inside(process)
 
     # -- the wire ----------------------------------------------------------------------------------------------
 
@@ -337,6 +353,8 @@ class Stage:
             if "namespaces" in self._needs:
                 raise Unavailable(f"new namespaces cannot be made ({describe(error) if error else ''})")
             self.fallback = True
+        if "chroot" in self._needs and not capability.get()[0] & capability.mask(["CAP_SYS_CHROOT"]):
+            raise Unavailable("chroot(2) needs root, or a user namespace, and neither can be had")
         return os.fork(), False, None
 
     def until(self, condition: Callable[[], Any], limit: float) -> Any:

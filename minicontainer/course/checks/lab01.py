@@ -16,6 +16,7 @@ from minicontainer.course import proc
 from minicontainer.course.check import Behaviour, Trial, item
 from minicontainer.course.stage import Call, Stage, Subject
 from minicontainer.course.subject import Link
+from minicontainer.linux.path import open_in_root
 
 # ------------------------------------------------------------------------------------------------ exit_status
 _DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR2)
@@ -57,6 +58,11 @@ def scene_calls(stage: Stage, cases: list[list[Any]]) -> list[dict[str, Any]]:
 def play_calls(link: Link, cases: list[list[Any]]) -> None:
     for arguments in cases:
         link.call(*arguments)
+
+
+def play_call_and_pause(link: Link, *arguments: Any) -> None:
+    link.call(*arguments)
+    link.pause()  # the scene looks at what the call has left behind
 
 
 def as_data(call: Call) -> dict[str, Any]:
@@ -141,9 +147,9 @@ def scene_run(stage: Stage, name: str, words: list[str], env: dict[str, str], or
     write_program(program, _PROGRAM)
     gate = stage.gate(os.path.join("bin", f"{name}.gate"))
     env = env | {"PATH": f"{directory}:/usr/bin:/bin"}
-    subject = stage.start(play_calls, [[[name, *words], env]])
+    subject = stage.start(play_call_and_pause, [name, *words], env)
     expected = ["/bin/sh", program, *words]
-    found = stage.until(lambda: _find_program(subject, expected) or subject.has_said("call"), 2.0)
+    found = stage.until(lambda: _find_program(subject, expected) or subject.over(), 2.0)
     running = None
     if isinstance(found, proc.Process):
         stage.until(lambda: subject.has_said("call"), 0.05)
@@ -156,15 +162,11 @@ def scene_run(stage: Stage, name: str, words: list[str], env: dict[str, str], or
     if running:
         gate.open(order)
     call = subject.call()
-    left = [f"PID {subject.inside(each)} ({each.name}, state {each.state})" for each in _left(stage, subject)]
+    left = [f"PID {subject.inside(each)} ({each.name}, state {each.state})" for each in proc.children(subject.pid)]
     return {
         "running": running, "early": early, "call": as_data(call), "left": ", ".join(left),
         "argv": words, "env": env, "order": order,
     }  # fmt: skip
-
-
-def _left(stage: Stage, subject: Subject) -> list[proc.Process]:
-    return proc.children(subject.pid)
 
 
 def _find_program(subject: Subject, argv: list[str]) -> proc.Process | None:
@@ -197,3 +199,193 @@ def scene_failed_exec(stage: Stage, argv: list[str], kind: str) -> dict[str, Any
     stage.until(lambda: not proc.descendants(subject.keeper), 0.5)
     subject.pump(0)
     return {"call": as_data(call), "leaks": subject.leaks}
+
+
+# ------------------------------------------------------------------------------------------------ make_rootfs
+# Programs that can show that they run, with the arguments by which they print the word; the first ones have
+# libraries beside the C library on most distributions.
+_PRINTERS: dict[str, list[str]] = {
+    "grep": [".", "/word"],
+    "sed": ["", "/word"],
+    "cat": ["/word"],
+    "echo": ["{word}"],
+    "head": ["-n", "1", "/word"],
+    "tail": ["-n", "1", "/word"],
+    "sort": ["/word"],
+    "basename": ["/somewhere/{word}"],
+}
+_SYSTEM_PATH = "/usr/bin:/bin"
+
+
+@item(
+    "lab01-make_rootfs",
+    signature="(rootfs: str, programs: list[str]) -> None",
+    title="Fill a directory with programs and all that they need to start",
+    stars=2,
+    needs=("chroot",),
+    behaviours=(
+        Behaviour("there", "each program is found under its own path below rootfs, and is executable", 1, "man 1 ls: -l below rootfs; man 7 path_resolution"),
+        Behaviour("start", "each program starts when rootfs is the root, and does its work", 2, "ldd PROGRAM: every line with a path, the loader's too; man 8 ld.so"),
+        Behaviour("own", "the files are copies: no link ties them to the files outside", 1, "man 1 stat: the inode numbers inside and outside"),
+    ),
+)
+def make_rootfs(trial: Trial) -> None:
+    present = {name: path for name in _PRINTERS if (path := shutil.which(name, path=_SYSTEM_PATH))}
+    rich = [name for name in ("grep", "sed") if name in present]
+    plain = [name for name in present if name not in rich]
+    names = trial.rng.sample(rich, min(len(rich), 1)) + trial.rng.sample(plain, min(len(plain), 3 if trial.hidden else 1))
+    shell = shutil.which("sh", path=_SYSTEM_PATH) or "/bin/sh"
+    word, code = trial.word(), trial.rng.randrange(3, 125)
+    commands = [[shell, "-c", f"echo {word}; exit {code}"]]
+    commands += [[present[name], *(text.format(word=word) for text in _PRINTERS[name])] for name in names]
+    trial.rng.shuffle(commands)
+    seen = trial.watch(scene_make_rootfs, commands, word, rows=("there", "start", "own"))
+    if seen is None:
+        return
+    call = seen["call"]
+    for command, facts in zip(commands, seen["programs"], strict=True):
+        program = command[0]
+        failed = "" if call["returned"] else f"; make_rootfs raised {call['text']}"
+        there = facts["file"] == "an executable file"
+        trial.expect("there", f"{program}: an executable file", f"{program}: {facts['file']}{failed}", passed=there)
+        status = code if command[1:2] == ["-c"] else 0
+        expected = f"{program}: prints {word}, exit status {status}"
+        got = f"{program}: prints {facts['printed']}, exit status {facts['status']}" if facts["status"] is not None else f"{program}: {facts['trouble']}"
+        trial.expect("start", expected, got + failed, passed=expected == got and there)
+        trial.expect("own", f"{program}: a copy", f"{program}: {facts['link'] or 'a copy'}", passed=there and not facts["link"])
+
+
+def scene_make_rootfs(stage: Stage, commands: list[list[str]], word: str) -> dict[str, Any]:
+    """Have the directory filled, look at the files in it, and then run them with it as the root."""
+    rootfs = os.path.join(stage.directory, "rootfs")
+    os.mkdir(rootfs)
+    programs = [command[0] for command in commands]
+    subject = stage.start(play_calls, [[rootfs, programs]])
+    call = subject.call()
+    subject.wait()
+    facts: list[dict[str, Any]] = [_look_at_program(rootfs, program) for program in programs]
+    write_program(os.path.join(stage.directory, "word"), word + "\n", 0o644)
+    actor = stage.start(play_in_root, rootfs, commands)
+    for fact in facts:
+        fact.update(actor.said("ran"))
+    return {"call": as_data(call), "programs": facts}
+
+
+def _look_at_program(rootfs: str, program: str) -> dict[str, Any]:
+    """The file that a process with `rootfs` as its root would find at `program`."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
+    try:
+        found = open_in_root(root, program, os.O_PATH)
+    except OSError as error:
+        return {"file": error.strerror, "link": ""}
+    finally:
+        os.close(root)
+    try:
+        inside, outside = os.fstat(found), os.stat(program)
+    finally:
+        os.close(found)
+    executable = stat.S_ISREG(inside.st_mode) and inside.st_mode & 0o111
+    same = (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino)
+    return {
+        "file": "an executable file" if executable else f"a file of mode {stat.filemode(inside.st_mode)}",
+        "link": f"the very file outside (inode {inside.st_ino})" if same else "",
+    }
+
+
+def play_in_root(link: Link, rootfs: str, commands: list[list[str]]) -> None:
+    """Run each command with `rootfs` as its root and say what came of it; the learner's function is not loaded here."""
+    shutil.copy(os.path.join(os.path.dirname(rootfs), "word"), os.path.join(rootfs, "word"))
+    for command in commands:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _exec_in_root(rootfs, command, writer)
+        os.close(writer)
+        with open(reader, "rb") as output:
+            printed = output.read(4096).decode(errors="replace")
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        trouble = printed if code == 250 else ""
+        link.say("ran", status=None if trouble else code, printed=printed.strip()[:200], trouble=trouble)
+
+
+def _exec_in_root(rootfs: str, command: list[str], output: int) -> None:
+    try:
+        os.chroot(rootfs)
+        os.chdir("/")
+        os.dup2(output, 1)
+        os.execve(command[0], command, {"PATH": _SYSTEM_PATH, "LC_ALL": "C"})
+    except OSError as error:
+        os.write(output, f"cannot be executed: {error.strerror}".encode())
+    finally:
+        os._exit(250)
+
+
+# ----------------------------------------------------------------------------------------------- enter_chroot
+@item(
+    "lab01-enter_chroot",
+    signature="(rootfs: str) -> None",
+    title="Move this process into another root",
+    stars=1,
+    needs=("chroot",),
+    behaviours=(
+        Behaviour("root", "the root of the process is rootfs", 1, "man 2 chroot; ls -l /proc/PID/root"),
+        Behaviour("cwd", "its working directory is / of the new root, so that no .. leads out", 2, "man 2 chroot: it does not change the working directory; ls -l /proc/PID/cwd"),
+        Behaviour("failure", "a rootfs that is missing, or no directory, raises OSError and moves nothing", 1, "man 2 chroot: ENOENT, ENOTDIR"),
+    ),
+)
+def enter_chroot(trial: Trial) -> None:
+    entered = False
+    for _ in range(2 if trial.hidden else 1):
+        seen = trial.watch(scene_enter_chroot, "directory", trial.word(), rows=("root", "cwd"))
+        if seen is None:
+            continue
+        failed = "" if seen["call"]["returned"] else f" ({seen['call']['text']})"
+        entered = seen["entered"]
+        trial.expect("root", f"/proc/PID/root is {seen['rootfs']}", f"/proc/PID/root is {seen['root']}{failed}", passed=entered)
+        trial.expect("cwd", f"/proc/PID/cwd is {seen['rootfs']}", f"/proc/PID/cwd is {seen['cwd']}{failed}", passed=seen["inside"])
+    for kind in ("missing", "file"):
+        seen = trial.watch(scene_enter_chroot, kind, trial.word(), rows=("failure",))
+        if seen is None:
+            continue
+        what = "is missing" if kind == "missing" else "is a file"
+        got = f"{seen['call']['text']}, /proc/PID/root is {seen['root']}"
+        right = seen["call"]["os_error"] and seen["unmoved"]
+        if right and not entered:
+            right, got = False, f"{got}; but a good rootfs is not entered either"
+        trial.expect("failure", f"OSError where rootfs {what}, /proc/PID/root is /", got, passed=right)
+
+
+def scene_enter_chroot(stage: Stage, kind: str, name: str) -> dict[str, Any]:
+    """Let the function move its process, and see from outside where the process is then."""
+    rootfs = os.path.join(stage.directory, name)
+    if kind == "directory":
+        os.makedirs(os.path.join(rootfs, "etc"))
+    elif kind == "file":
+        write_program(rootfs, "not a directory\n", 0o644)
+    subject = stage.start(play_call_and_pause, rootfs)
+    before = _places(subject.pid)
+    call = subject.call(failing=kind != "directory")
+    after = _places(subject.pid)
+    target = _identity(rootfs) if kind == "directory" else None
+    return {
+        "call": as_data(call),
+        "rootfs": rootfs,
+        "root": proc.link(subject.pid, "root"),
+        "cwd": proc.link(subject.pid, "cwd"),
+        "entered": after[0] == target,
+        "inside": after == (target, target),
+        "unmoved": after == before,
+    }
+
+
+def _places(pid: int) -> tuple[tuple[int, int] | None, ...]:
+    return tuple(_identity(f"/proc/{pid}/{name}") for name in ("root", "cwd"))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
