@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from minicontainer.engine.logs import Entry
     from minicontainer.image.store import Store
 
+    Command = Sequence[str] | str | None
+else:
+
+    def overload(function: object) -> object:
+        return function
+
+
 _KILL_PATIENCE = 10.0  # seconds for the kernel to end a process after SIGKILL
 
 
@@ -132,7 +139,7 @@ class Engine:
 
     # -- create ---------------------------------------------------------------------------------------------------
 
-    def create(self, image: str, command: Sequence[str] | str | None = None, **options: Any) -> str:
+    def create(self, image: str, command: Command = None, **options: Any) -> str:
         """Make a container and leave it unstarted.
 
         :param command: the argument vector, in the place of the image's CMD; one text is split as a shell would.
@@ -146,9 +153,7 @@ class Engine:
         os.close(lock)
         return container_id
 
-    def _create(
-        self, image: str, command: Sequence[str] | str | None, options: dict[str, Any]
-    ) -> tuple[str, int]:
+    def _create(self, image: str, command: Command, options: dict[str, Any]) -> tuple[str, int]:
         """As :meth:`create`; also returns a descriptor that holds the new container's lock."""
         from minicontainer.engine.create import configure, make
 
@@ -244,23 +249,20 @@ class Engine:
             private_directory(Path(self.run_root))
             os.makedirs(f"{self.run_root}/containers", 0o700, exist_ok=True)
 
-    if TYPE_CHECKING:
-        Command = Sequence[str] | str | None
-
-        @overload
-        def run(
-            self, image: str, command: Command = None, *, detach: Literal[False] = False, **options: Any
-        ) -> Result: ...
-
-        @overload
-        def run(
-            self, image: str, command: Command = None, *, detach: Literal[True], **options: Any
-        ) -> Container: ...
-
+    @overload
     def run(
+        self, image: str, command: Command = None, *, detach: Literal[False] = False, **options: Any
+    ) -> Result: ...
+
+    @overload
+    def run(  # noqa: F811 - an overload, by our own stand-in for typing's decorator
+        self, image: str, command: Command = None, *, detach: Literal[True], **options: Any
+    ) -> Container: ...
+
+    def run(  # noqa: F811
         self,
         image: str,
-        command: Sequence[str] | str | None = None,
+        command: Command = None,
         *,
         detach: bool = False,
         input: str | bytes | None = None,

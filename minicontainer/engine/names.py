@@ -15,22 +15,23 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
 ADJECTIVES = (
-    "agile amber ample apt bold brave breezy bright brisk calm candid careful cheerful clever cosmic cozy crisp "
-    "curious daring dazzling deft eager earnest easy elegant epic exact fair festive fine fluent fond frank fresh "
-    "gentle gifted glad golden graceful grand happy hardy humble ideal jolly jovial keen kind lively loyal lucid lucky "
-    "mellow merry mighty modest neat nimble noble patient peppy placid polite proud quick quiet rapid rustic serene "
-    "sharp shiny silent simple sleek smart snug sober solid spry stable steady sturdy sunny super swift tender tidy "
-    "tranquil trusty upbeat vivid warm wise witty zesty"
+    "agile amber ample apt bold brave breezy bright brisk calm candid careful cheerful clever cosmic cozy "
+    "crisp curious daring dazzling deft eager earnest easy elegant epic exact fair festive fine fluent fond "
+    "frank fresh gentle gifted glad golden graceful grand happy hardy humble ideal jolly jovial keen kind "
+    "lively loyal lucid lucky mellow merry mighty modest neat nimble noble patient peppy placid polite "
+    "proud quick quiet rapid rustic serene sharp shiny silent simple sleek smart snug sober solid spry "
+    "stable steady sturdy sunny super swift tender tidy tranquil trusty upbeat vivid warm wise witty zesty"
 ).split()
 SCIENTISTS = (
-    "alhazen anning archimedes avogadro babbage banach bell bernoulli blackwell bohr boole borg bose brahe cantor "
-    "carson cerf chandrasekhar chomsky clarke copernicus cori curie dalton darwin davy dijkstra dirac dyson "
-    "eratosthenes euclid euler faraday fermat fermi feynman fleming floyd franklin gagarin galileo galois gauss germain goldberg "
-    "goodall hamilton hawking heisenberg hertz hodgkin hoover hopper hubble hypatia jackson jemison joliot kepler "
-    "kernighan khorana knuth kovalevskaya lamarr lamport lavoisier leavitt leibniz linnaeus liskov lovelace maxwell "
-    "mayer mccarthy mcclintock meitner mendel mendeleev milner mirzakhani napier newton noether ochoa pascal pasteur "
-    "pauling payne perlman planck poincare ptolemy ramanujan ride ritchie rubin sagan sammet shannon shockley sinoussi "
-    "stallman tesla thompson torvalds turing volta wiles wing wozniak wright wu yalow yonath"
+    "alhazen anning archimedes avogadro babbage banach bell bernoulli blackwell bohr boole borg bose brahe "
+    "cantor carson cerf chandrasekhar chomsky clarke copernicus cori curie dalton darwin davy dijkstra "
+    "dirac dyson eratosthenes euclid euler faraday fermat fermi feynman fleming floyd franklin gagarin "
+    "galileo galois gauss germain goldberg goodall hamilton hawking heisenberg hertz hodgkin hoover hopper "
+    "hubble hypatia jackson jemison joliot kepler kernighan khorana knuth kovalevskaya lamarr lamport "
+    "lavoisier leavitt leibniz linnaeus liskov lovelace maxwell mayer mccarthy mcclintock meitner mendel "
+    "mendeleev milner mirzakhani napier newton noether ochoa pascal pasteur pauling payne perlman planck "
+    "poincare ptolemy ramanujan ride ritchie rubin sagan sammet shannon shockley sinoussi stallman tesla "
+    "thompson torvalds turing volta wiles wing wozniak wright wu yalow yonath"
 ).split()
 
 
