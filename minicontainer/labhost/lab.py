@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from minicontainer import paths
 from minicontainer.errors import MinicontainerError, UsageError, from_dict
 from minicontainer.labhost import idmap
-from minicontainer.linux import hints, mount, namespace, process
+from minicontainer.linux import hints, interface, mount, namespace, process
 from minicontainer.linux.libc import SyscallError
 
 HOSTNAME = "lab"
@@ -229,7 +229,7 @@ def _private_machine(network: str) -> None:
         os.mkdir(directory)
     process.sethostname(HOSTNAME)
     if network == "none":
-        loopback_up()
+        interface.set_up("lo")
 
 
 def _resolver_directory() -> str | None:
@@ -238,17 +238,6 @@ def _resolver_directory() -> str | None:
     directory = os.path.dirname(target)
     inside_run = directory.startswith("/run/") and os.path.isdir(directory)
     return directory if inside_run else None
-
-
-def loopback_up() -> None:
-    """Switch on the loopback interface of the current network namespace (man 7 netdevice)."""
-    import fcntl
-    import socket
-    import struct
-
-    set_flags, up = 0x8914, 0x1  # SIOCSIFFLAGS, IFF_UP
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, set_flags, struct.pack("16sH22x", b"lo", up))
 
 
 def _become(command: Sequence[str], environment: dict[str, str], errors: int) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 
 from minicontainer import paths
 from minicontainer.errors import MinicontainerError
-from minicontainer.linux import hints, mount, namespace, path
+from minicontainer.linux import hints, interface, mount, namespace, path
 from minicontainer.linux.namespace import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -103,10 +103,8 @@ def process_namespaces(_: str) -> str:
 
 def network_namespace(_: str) -> str:
     """A network namespace with a loopback interface that can be switched on."""
-    from minicontainer.labhost.lab import loopback_up
-
     enter(CLONE_NEWNET)
-    loopback_up()
+    interface.set_up("lo")
     return "with loopback"
 
 

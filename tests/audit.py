@@ -1,0 +1,248 @@
+"""The leak audit: what a suite, a notebook or a command left behind on the machine.
+
+A snapshot before, a snapshot after, and what the second has more, less or different. Usable from Python
+(:func:`snapshot`, :func:`compare`) and by hand:
+
+    python tests/audit.py snapshot before.json
+    python tests/audit.py compare before.json          # exit status 1 and a list, where something was left
+
+Standard library only, so that it also runs in a bare machine.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+PREFIXES = ("minicontainer", "mc-")
+# Machine-wide settings that a container runtime is tempted to change.
+SETTINGS = (
+    "kernel/hostname",
+    "kernel/core_pattern",
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/route_localnet",
+    "net/ipv6/conf/all/forwarding",
+    "user/max_user_namespaces",
+)
+
+Snapshot = dict[str, list[str]]
+
+
+def mounts() -> list[str]:
+    """Every mount of this mount namespace: where, what, and from where (man 5 proc, mountinfo)."""
+    found = []
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            fields, kind = before.split(), after.split()
+            found.append(f"{fields[4]} ({kind[0]} from {kind[1]}, root {fields[3]})")
+    return found
+
+
+def links() -> list[str]:
+    """Network interfaces of this network namespace, and network namespaces that were given a name."""
+    named = [f"netns {name}" for name in listing("/run/netns") + listing("/var/run/netns")]
+    return [name for _, name in socket.if_nameindex()] + sorted(set(named))
+
+
+def listing(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+def packet_filter() -> list[str]:
+    """Tables, chains and rules of nftables without their counters, where nft is there and may read them."""
+    program = shutil.which("nft", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if program is None:
+        return []
+    done = subprocess.run([program, "--json", "list", "ruleset"], capture_output=True, text=True)
+    if done.returncode != 0:
+        return []
+    found = []
+    for entry in json.loads(done.stdout)["nftables"]:
+        if "metainfo" not in entry:
+            found.append(json.dumps(without_counters(entry), sort_keys=True))
+    return found
+
+
+def without_counters(value: object) -> object:
+    """`value` without what changes by itself: packet and byte counts, handles."""
+    if isinstance(value, dict):
+        return {
+            key: without_counters(item)
+            for key, item in value.items()
+            if key not in ("handle", "packets", "bytes", "counter")
+        }
+    return [without_counters(item) for item in value] if isinstance(value, list) else value
+
+
+def cgroups() -> list[str]:
+    """Control groups that carry our prefix, and everything below them, in every hierarchy (man 7 cgroups)."""
+    roots = []
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            if after.split()[0] in ("cgroup", "cgroup2"):
+                roots.append(before.split()[4])
+    found = []
+    for root in roots:
+        for current, names, _ in os.walk(root):
+            ours = any(part.startswith(PREFIXES) for part in os.path.relpath(current, root).split("/"))
+            found += [os.path.join(current, name) for name in names if ours or name.startswith(PREFIXES)]
+    return found
+
+
+def processes(root: int | None = None) -> list[str]:
+    """Processes that a suite may have left, other than ourselves and our ancestors.
+
+    :param root: the descendants of this process. With a subreaper as root (see tests/run.py) nothing that a suite
+        started can get away from being one. None: the whole machine's processes whose command line or control group
+        names us, for use by hand.
+    """
+    parents: dict[int, int] = {}
+    for name in listing("/proc"):
+        if name.isdigit():
+            status = read(f"/proc/{name}/stat").rpartition(")")[2].split()
+            if status and status[0] not in "ZX":
+                parents[int(name)] = int(status[1])
+    own = set(lineage(os.getpid(), parents))
+    found = []
+    for pid in parents:
+        text = (
+            read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            or f"[{read(f'/proc/{pid}/comm').strip()}]"
+        )
+        if root is None:
+            suspicious = any(
+                prefix in text + read(f"/proc/{pid}/cgroup") for prefix in ("minicontainer", "/mc-")
+            )
+        else:
+            suspicious = pid != root and root in lineage(pid, parents)
+        if suspicious and pid not in own:
+            found.append(f"{pid} {text}")
+    return found
+
+
+def lineage(pid: int, parents: dict[int, int]) -> list[int]:
+    """`pid`, its parent, and so on up."""
+    line = []
+    while pid:
+        line.append(pid)
+        pid = parents.get(pid, 0)
+    return line
+
+
+def read(path: str) -> str:
+    """A small file's text; "" where it is gone or not for us."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def data_roots() -> list[str]:
+    """Where an unconfigured minicontainer keeps its things for this user (see minicontainer.paths)."""
+    share = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return ["/var/lib/minicontainer", f"{share}/minicontainer"]
+
+
+def files() -> list[str]:
+    """Our files in the places that all programs share, and what the data roots hold, three levels down."""
+    found = []
+    for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")):
+        for prefix in PREFIXES if directory else ():
+            found += glob.glob(f"{directory}/{prefix}*")
+    found += ["/run/minicontainer/" + name for name in listing("/run/minicontainer")]
+    for root in data_roots():
+        for pattern in ("*", "*/*", "*/*/*"):
+            found += glob.glob(f"{root}/{pattern}")
+    return found
+
+
+def settings() -> list[str]:
+    return [f"{name} = {read(f'/proc/sys/{name}').strip()}" for name in SETTINGS]
+
+
+def users() -> list[str]:
+    return [entry.pw_name for entry in pwd.getpwall()]
+
+
+CATEGORIES: dict[str, Callable[[], list[str]]] = {
+    "mount": mounts,
+    "link": links,
+    "packet filter": packet_filter,
+    "cgroup": cgroups,
+    "file": files,
+    "setting": settings,
+    "user": users,
+}
+
+
+def snapshot(root: int | None = None) -> Snapshot:
+    """What there is now, by category. :param root: as for :func:`processes`."""
+    taken = {name: sorted(look()) for name, look in CATEGORIES.items()}
+    taken["process"] = sorted(processes(root))
+    return taken
+
+
+def compare(before: Snapshot, after: Snapshot) -> list[str]:
+    """What was left or taken away, one line each; empty where nothing was."""
+    lines = []
+    for category in before:
+        old, new = before[category], after.get(category, [])
+        lines += [f"left behind: {category} {item}" for item in surplus(new, old)]
+        if category != "process":  # what ran before may end at any time
+            lines += [f"gone: {category} {item}" for item in surplus(old, new)]
+    return lines
+
+
+def surplus(items: list[str], known: list[str]) -> list[str]:
+    """`items` without those in `known`, one for one: a second mount at the same place counts."""
+    rest = list(known)
+    extra = []
+    for item in items:
+        if item in rest:
+            rest.remove(item)
+        else:
+            extra.append(item)
+    return extra
+
+
+def settle(before: Snapshot, root: int | None = None, patience: float = 5.0) -> list[str]:
+    """Compare with now, giving what is just ending `patience` seconds to be gone."""
+    deadline = time.monotonic() + patience
+    while True:
+        lines = compare(before, snapshot(root))
+        if not lines or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.1)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] not in ("snapshot", "compare"):
+        print(__doc__.strip(), file=sys.stderr)
+        return 2
+    verb, path = arguments
+    if verb == "snapshot":
+        with open(path, "w") as file:
+            json.dump(snapshot(), file, indent=1)
+        return 0
+    with open(path) as file:
+        lines = settle(json.load(file))
+    print("\n".join(lines) if lines else "nothing was left")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
