@@ -16,7 +16,6 @@ from minicontainer.cli.flags import FlagError, Parsed, Verb, parse
 from minicontainer.errors import Interrupted, MinicontainerError
 
 READER_GONE = 141  # 128 + SIGPIPE
-INTERRUPTED = 130  # 128 + SIGINT
 OWN_FAILURE = ("run", "exec")  # verbs whose own failures must be told from the program's exit status
 
 TYPE_CHECKING = False
@@ -30,13 +29,12 @@ def run(words: list[str]) -> int:
     output.standard_descriptors()
     try:
         status = _reported(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        output.flush()
         return status
     except BrokenPipeError:
         return _abandon_output(READER_GONE)
-    except OSError as error:  # the last flush: standard output is a file on a full disk, say
-        output.complain(f"write /dev/stdout: {os.strerror(error.errno or 0)}")
+    except OSError as error:  # standard output is a file on a full disk, say
+        output.complain(*describe(error))
         return _abandon_output(1)
 
 
@@ -50,12 +48,14 @@ def _reported(words: list[str]) -> int:
     call = Call()
     try:
         return call(words)
-    except (KeyboardInterrupt, Interrupted):
-        return INTERRUPTED
+    except SystemExit as leaving:  # argparse in a guest's main function
+        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+    except Interrupted as error:
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        return 128 + getattr(error, "number", 2)  # the signal's number, SIGINT's where Python raised it
     except BrokenPipeError:
-        if call.debug:
-            raise
-        return _abandon_output(READER_GONE)
+        raise
     except Exception as error:
         if call.debug:
             import traceback
@@ -108,7 +108,8 @@ def _function(where: str) -> Callable[[Any], Any]:
     """The function "package.module:name", its module imported now."""
     module, _, name = where.partition(":")
     __import__(module)
-    return getattr(sys.modules[module], name)  # type: ignore[no-any-return]
+    function: Callable[[Any], Any] = getattr(sys.modules[module], name)
+    return function
 
 
 def _help(names: list[str]) -> int:
@@ -163,9 +164,10 @@ def report(error: Exception, verb: Verb | None) -> int:
         return error.exit_code
     message, hint = describe(error)
     output.complain(message, hint)
-    if verb is None or verb.name not in OWN_FAILURE:
-        return 1
-    return error.exit_code if isinstance(error, MinicontainerError) else 125
+    status = error.exit_code if isinstance(error, MinicontainerError) else 125
+    if verb is not None and verb.name in OWN_FAILURE:
+        return status
+    return 1 if status in (125, 126, 127) else status
 
 
 def describe(error: Exception) -> tuple[str, str]:
@@ -174,8 +176,10 @@ def describe(error: Exception) -> tuple[str, str]:
         return error.message, error.hint
     if isinstance(error, OSError) and error.errno:
         reason = os.strerror(error.errno).lower()
-        call = getattr(error, "syscall", "")
-        about = ": ".join(part for part in (call, os.fsdecode(error.filename) if error.filename else "") if part)
+        name = os.fsdecode(error.filename) if error.filename else ""
+        if name.startswith("/dev/std"):
+            return f"write {name}: {reason}", ""
+        about = ": ".join(part for part in (getattr(error, "syscall", ""), name) if part)
         return f"{about}: {reason}" if about else reason, _HINTS.get(error.errno, "")
     return (
         f"unexpected {type(error).__name__}: {error}",

@@ -19,18 +19,30 @@ if TYPE_CHECKING:
 
 
 class Flag:
-    """One option: its long name, its letter (or ""), what kind of value it takes, its help."""
+    """One option: its letter (or ""), its long name, what kind of value it takes, its help.
 
-    __slots__ = ("check", "help", "kind", "letter", "name")
+    :param check: looks at a value and returns it, or raises ValueError saying why not.
+    :param default: the value of a switch when it is not given.
+    """
+
+    __slots__ = ("check", "default", "help", "kind", "letter", "name")
 
     def __init__(
-        self, letter: str, name: str, kind: str, help: str, check: Callable[[str], object] | None = None
+        self,
+        letter: str,
+        name: str,
+        kind: str,
+        help: str,
+        check: Callable[[str], object] | None = None,
+        *,
+        default: bool = False,
     ) -> None:
         self.letter = letter
         self.name = name
         self.kind = kind
         self.help = help
         self.check = check
+        self.default = default
 
     @property
     def shown(self) -> str:
@@ -81,7 +93,8 @@ class Parsed:
         self.arguments: list[str] = []
         self.help = False
         for flag in verb.flags:
-            setattr(self, attribute(flag), False if flag.kind is SWITCH else [] if flag.kind is LIST else None)
+            empty: object = flag.default if flag.kind is SWITCH else [] if flag.kind is LIST else None
+            setattr(self, attribute(flag), empty)
 
     if TYPE_CHECKING:
 

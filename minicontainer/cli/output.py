@@ -11,6 +11,8 @@ import sys
 
 from minicontainer.cli.text import visible
 
+STDOUT = "/dev/stdout"
+
 
 def write(text: str) -> None:
     """Write to standard output, as UTF-8 whatever the locale says; bytes that were not UTF-8 go out as they came.
@@ -19,16 +21,35 @@ def write(text: str) -> None:
     """
     data = text.encode("utf-8", "surrogateescape")
     buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is not None:
-        buffer.write(data)
-    elif sys.stdout is not None:
-        sys.stdout.write(data.decode("utf-8", "replace"))
+    try:
+        if buffer is not None:
+            buffer.write(data)
+        elif sys.stdout is not None:
+            sys.stdout.write(data.decode("utf-8", "replace"))
+    except OSError as error:
+        raise _about_output(error) from None
+
+
+def flush() -> None:
+    """Send off what was written.
+
+    :raises OSError: with the name of standard output; BrokenPipeError when its reader is gone.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise _about_output(error) from None
+
+
+def _about_output(error: OSError) -> OSError:
+    return type(error)(error.errno, error.strerror, STDOUT)
 
 
 def line(text: str) -> None:
     """Write one line and send it off, so that a long list of containers reports each as it is done."""
     write(text + "\n")
-    sys.stdout.flush()
+    flush()
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -61,3 +82,8 @@ def standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, hence this one
+
+
+def to_terminal() -> bool:
+    """Whether a person reads our standard output on a terminal."""
+    return os.isatty(1)

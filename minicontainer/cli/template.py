@@ -1,9 +1,10 @@
 """Templates: the part of Go's text/template that people use with ``--format``.
 
 ``{{.State.Pid}}``, ``{{json .Config}}``, ``{{index .Config.Labels "k"}}``, ``{{range}}``, ``{{with}}``, ``{{if}}`` with
-``{{else}}``, pipelines, variables, comments and trim markers; the functions are Docker's (json, join, split, lower,
-upper, title, truncate, println) and text/template's (len, index, slice, eq, ne, lt, le, gt, ge, and, or, not, print, printf).
-Values print as Go prints them: ``[a b]`` for a list, ``map[k:v]`` for an object. Source: pkg.go.dev/text/template.
+``{{else}}``, pipelines, variables, comments and trim markers; the functions are Docker's (json, join, split,
+lower, upper, title, truncate, println) and text/template's (len, index, slice, eq, ne, lt, le, gt, ge, and, or, not,
+print, printf). Values print as Go prints them: ``[a b]`` for a list, ``map[k:v]`` for an object.
+Source: pkg.go.dev/text/template.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Template:
                 # `{{else if x}}` is an else block that holds just that if, and shares its end.
                 self._else_rest = piece[1:]
                 return nodes, "else"
-            nodes.append(self._control(word, piece[1:]) if word in ("if", "with", "range") else _action(piece))
+            nodes.append(
+                self._control(word, piece[1:]) if word in ("if", "with", "range") else _action(piece)
+            )
         return nodes, ""
 
     def _control(self, word: str, tokens: list[Any]) -> tuple[Any, ...]:
@@ -269,7 +272,9 @@ def _follow(value: Any, path: str) -> Any:
     for name in path.split(".")[1:] if path != "." else ():
         if isinstance(value, dict):
             if name not in value:
-                raise TemplateError(f'executing "" at <{path}>: map has no entry for key "{name}"', parsing=False)
+                raise TemplateError(
+                    f'executing "" at <{path}>: map has no entry for key "{name}"', parsing=False
+                )
             value = value[name]
         elif hasattr(value, "field"):
             value = value.field(name)
@@ -304,7 +309,9 @@ def to_json(value: Any) -> str:
         value = value.fields()
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return (
+        text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    )
 
 
 def _index(value: Any, *keys: Any) -> Any:

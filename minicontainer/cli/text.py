@@ -106,9 +106,12 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     8223d5afe651   web
     """
     rows = list(rows)
-    widths = [max(10, *(len(cell) + 3 for cell in column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    widths: dict[int, int] = {}
+    for row in rows:
+        for index, cell in enumerate(row[:-1]):
+            widths[index] = max(widths.get(index, 10), len(cell) + 3)
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        cells = [cell.ljust(widths[index]) for index, cell in enumerate(row[:-1])]
         lines.append("".join(cells) + row[-1] + "\n")
     return "".join(lines)

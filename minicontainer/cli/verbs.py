@@ -68,7 +68,9 @@ VERBS: tuple[Verb, ...] = (
         "run:run",
         (
             Flag("d", "detach", SWITCH, "Run container in background and print container ID"),
-            Flag("", "sig-proxy", SWITCH, "Proxy received signals to the process (default true)"),
+            Flag(
+                "", "sig-proxy", SWITCH, "Proxy received signals to the process (default true)", default=True
+            ),
             *_CREATE,
         ),
         least=1,
@@ -181,7 +183,10 @@ VERBS: tuple[Verb, ...] = (
         "[OPTIONS] NAME|ID [NAME|ID...]",
         "Return low-level information on containers and images",
         "system:inspect",
-        (SHORT_FORMAT, Flag("", "type", STRING, "Only inspect objects of the given type: container or image")),
+        (
+            SHORT_FORMAT,
+            Flag("", "type", STRING, "Only inspect objects of the given type: container or image"),
+        ),
         least=1,
     ),
     Verb(
@@ -229,6 +234,9 @@ GLOBAL = Verb(
 GUESTS: dict[str, tuple[str, str]] = {
     "base": ("minicontainer.image.base:main", "Make a base image without a network (busybox, host, debian)"),
     "bench": ("minicontainer.bench.__main__:main", "Measure container starts against other runtimes"),
-    "doctor": ("minicontainer.labhost.doctor:main", "Say what this machine can run, and what to do where it cannot"),
+    "doctor": (
+        "minicontainer.labhost.doctor:main",
+        "Say what this machine can run, and what to do where it cannot",
+    ),
     "lab": ("minicontainer.labhost.lab:main", "Run a command as root of a private toy machine"),
 }

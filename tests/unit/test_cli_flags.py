@@ -39,7 +39,9 @@ def test_short_switches_may_be_grouped(words):
     assert result.detach == (words == "-dit")
 
 
-@pytest.mark.parametrize("words", ["-h foo", "-hfoo", "-h=foo", "--hostname foo", "--hostname=foo", "-ith foo", "-ithfoo"])
+@pytest.mark.parametrize(
+    "words", ["-h foo", "-hfoo", "-h=foo", "--hostname foo", "--hostname=foo", "-ith foo", "-ithfoo"]
+)
 def test_every_way_to_give_a_value(words):
     assert parsed(f"run {words} busybox").hostname == "foo"
 
@@ -79,8 +81,16 @@ def test_a_switch_can_be_turned_off():
         ("run -e", "flag needs an argument: 'e' in -e", 125),
         ("run --rm=maybe x", 'invalid argument "maybe" for "--rm" flag: it is neither true nor false', 125),
         ("stop -t x a", 'invalid argument "x" for "-t, --timeout" flag: it is not a whole number', 125),
-        ("run -e =x x y", 'invalid argument "=x" for "-e, --env" flag: invalid environment variable: =x', 125),
-        ("run -l =v x", "invalid argument \"=v\" for \"-l, --label\" flag: invalid label '=v': empty name", 125),
+        (
+            "run -e =x x y",
+            'invalid argument "=x" for "-e, --env" flag: invalid environment variable: =x',
+            125,
+        ),
+        (
+            "run -l =v x",
+            'invalid argument "=v" for "-l, --label" flag: invalid label \'=v\': empty name',
+            125,
+        ),
         (
             "run -a foo x y",
             'invalid argument "foo" for "-a, --attach" flag: valid streams are STDIN, STDOUT and STDERR',
@@ -114,7 +124,9 @@ def test_a_near_miss_gets_a_suggestion():
     assert caught.value.hint == "did you mean --detach?"
 
 
-@pytest.mark.parametrize("line", ["ps --help", "ps -h", "rm a --help", "run --help", "run --rm --help busybox", "exec -h"])
+@pytest.mark.parametrize(
+    "line", ["ps --help", "ps -h", "rm a --help", "run --help", "run --rm --help busybox", "exec -h"]
+)
 def test_help_is_recognised(line):
     assert parsed(line).help
 

@@ -1,4 +1,4 @@
-"""Go templates. Results were recorded from `docker inspect -f` and `docker ps --format` where Docker has the same data."""
+"""Go templates; results recorded from `docker inspect -f` and `docker ps --format` where Docker has the data too."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ DATA = {
         ('{{println "a" "b"}}', "a b\n"),
         ('{{printf "%s-%d" .State.Status 3}}', "exited-3"),
         ("{{if and .Name (not .State.Running)}}ok{{end}}", "ok"),
-        ("{{`raw \\n`}} {{\"esc\\t\"}}", "raw \\n esc\t"),
-        ('{{slice .Id 0 4}}', "c4f1"),
+        ('{{`raw \\n`}} {{"esc\\t"}}', "raw \\n esc\t"),
+        ("{{slice .Id 0 4}}", "c4f1"),
         ("{{.}}", None),
     ],
 )
@@ -78,7 +78,9 @@ def test_what_a_template_gives(template, text):
     ],
 )
 def test_a_bad_template_is_refused_before_anything_is_printed(template, message):
-    with pytest.raises(TemplateError, match=message.replace("{", r"\{").replace("^", r"\^").replace("(", r"\(")) as caught:
+    with pytest.raises(
+        TemplateError, match=message.replace("{", r"\{").replace("^", r"\^").replace("(", r"\(")
+    ) as caught:
         Template(template)
     assert caught.value.parsing
 

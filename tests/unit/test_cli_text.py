@@ -76,7 +76,7 @@ def test_nothing_that_steers_a_terminal_gets_through(raw, shown):
 
 
 def test_quote_is_gos():
-    assert quote('sh -c \'echo "x y"\'') == '"sh -c \'echo \\"x y\\"\'"'
+    assert quote("sh -c 'echo \"x y\"'") == '"sh -c \'echo \\"x y\\"\'"'
     assert quote("a\\b\x1b") == r'"a\\b\x1b"'
 
 
@@ -98,7 +98,9 @@ def test_table_is_dockers():
 
 
 def test_table_of_a_header_alone():
-    assert table([("CONTAINER ID", "IMAGE", "STATUS", "NAMES")]) == "CONTAINER ID   IMAGE     STATUS    NAMES\n"
+    assert (
+        table([("CONTAINER ID", "IMAGE", "STATUS", "NAMES")]) == "CONTAINER ID   IMAGE     STATUS    NAMES\n"
+    )
 
 
 def test_table_of_one_column():

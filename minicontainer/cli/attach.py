@@ -1,0 +1,147 @@
+"""Attach: the caller's standard streams, terminal and signals joined to a container's.
+
+Bytes travel over the supervisor's socket (:class:`minicontainer.engine.attach.Attachment`); this module knows the
+caller's side: raw mode, the window's size, the detach keys, and what becomes of a signal. Lab 10.
+Man pages: termios(3), tty_ioctl(4), pidfd_send_signal(2).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from minicontainer.cli.signals import ENDING, Handed, has_no_effect
+from minicontainer.cli.terminal import Raw, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.engine.attach import Attachment
+
+STDOUT, STDERR = 1, 2
+DETACH = b"\x10\x11"  # Ctrl-P Ctrl-Q, as Docker's
+
+
+class Target:
+    """The process that signals go to, held by a descriptor, so that its number cannot come to mean another one.
+
+    :param first: it is the first process of its PID namespace, which the kernel shields from default actions.
+    :ivar ended_by: the signal that made us end it, 0 for none.
+    """
+
+    def __init__(self, pid: int, *, first: bool) -> None:
+        self._pid = pid
+        self._first = first
+        self.ended_by = 0
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._descriptor = -1  # it has ended already
+
+    def send(self, number: int) -> None:
+        """Pass a signal on. One that would end any other process, but not a PID 1 that does not catch it, ends it too.
+
+        Docker drops such a signal, and Ctrl-C then does nothing at all; here the person's wish counts.
+        """
+        if self._first and number in (*ENDING, signal.SIGQUIT) and has_no_effect(self._pid, number):
+            self.ended_by = self.ended_by or number
+            number = signal.SIGKILL
+        if self._descriptor >= 0:
+            try:
+                signal.pidfd_send_signal(self._descriptor, number)  # type: ignore[attr-defined,unused-ignore]
+            except ProcessLookupError:
+                return  # it ended before; its status is on its way
+
+    def status(self, status: int) -> int:
+        """The exit status to report: that of the signal by which we ended it, if we did."""
+        return 128 + self.ended_by if self.ended_by and status == 128 + signal.SIGKILL else status
+
+
+def relay(
+    attachment: Attachment,
+    target: Target,
+    *,
+    stdin: bool,
+    tty: bool,
+    shown: tuple[int, ...] = (STDOUT, STDERR),
+    forward: bool = True,
+) -> int | None:
+    """Join our standard streams to a container until its program ends.
+
+    :param shown: which of its streams to show.
+    :param forward: pass signals on to it.
+    :returns: its exit status, None when the person pressed the detach keys.
+    :raises BrokenPipeError: nobody reads our output any more.
+    """
+    terminal = Raw(0 if stdin and tty else -1)
+    noted = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT) if tty else ()
+
+    def show(kind: int, data: bytes) -> None:
+        if kind in shown:
+            write_all(kind, data)
+
+    def resize() -> None:
+        window = size(1) or size(0)
+        if window:
+            attachment.resize(*window)
+
+    def on_noted() -> None:
+        numbers = signals.take()
+        if signal.SIGTSTP in numbers:
+            # From outside: in raw mode Ctrl-Z goes to the container. The shell gets its terminal back meanwhile.
+            terminal.leave()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if numbers & {signal.SIGTSTP, signal.SIGCONT}:
+            terminal.enter()
+        if numbers:
+            resize()
+
+    with Handed(target.send if forward else None, noted) as signals, terminal:
+        if tty:
+            resize()
+        return attachment.pump(
+            show,
+            stdin=0 if stdin else None,
+            on_input=DetachKeys() if tty else None,
+            watch={signals.descriptor: on_noted},
+        )
+
+
+class DetachKeys:
+    """Looks for Ctrl-P Ctrl-Q in what is typed: returns what to send, None for "detach".
+
+    >>> keys = DetachKeys()
+    >>> keys(b"ls"), keys(b"\\x10"), keys(b"\\x10x"), keys(b"\\x10\\x11")
+    (b'ls', b'', b'\\x10\\x10x', None)
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def __call__(self, data: bytes) -> bytes | None:
+        data = self._held + data
+        self._held = b""
+        if DETACH in data:
+            return None
+        if data.endswith(DETACH[:1]):  # what it was, the next key tells
+            self._held = DETACH[:1]
+            data = data[:-1]
+        return data
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything to one of our standard streams, however slowly it is read.
+
+    :raises OSError: with the stream's name; BrokenPipeError when its reader is gone.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # somebody who shares it with us made it non-blocking
+            poller = select.poll()
+            poller.register(descriptor, select.POLLOUT)
+            poller.poll()
+        except OSError as error:
+            name = "/dev/stdout" if descriptor == STDOUT else "/dev/stderr"
+            raise type(error)(error.errno, error.strerror, name) from None
