@@ -9,5 +9,6 @@ from __future__ import annotations
 from minicontainer.course.show.namespaces import namespaces
 from minicontainer.course.show.picture import Picture
 from minicontainer.course.show.processes import processes
+from minicontainer.course.show.stacks import stacks
 
-__all__ = ["Picture", "namespaces", "processes"]
+__all__ = ["Picture", "namespaces", "processes", "stacks"]
