@@ -34,14 +34,16 @@ def stacks(title: str, columns: Mapping[str, Sequence[Sequence[str]]]) -> Pictur
         for index, row in enumerate(rows):
             elements += _row(row, x, top + index * (_HEIGHT + _GAP), widths[name])
         x += widths[name] + _BETWEEN
-    described = [f"{name}, from the top down: " + "; ".join(", ".join(row) for row in rows) for name, rows in columns.items()]
+    described = [
+        f"{name}, from the top down: " + "; ".join(", ".join(row) for row in rows) for name, rows in columns.items()
+    ]
     height = 2 * MARGIN + LINE + tallest * (_HEIGHT + _GAP)
     return Picture(title, ". ".join(described) + ".", x - _BETWEEN + MARGIN, height, elements, _text(columns))
 
 
 def _width(rows: Sequence[Sequence[str]]) -> float:
     """Wide enough for the row with most in it: the boxes of a row are all as wide as each other."""
-    return max(len(row) * (max(len(label) for label in row) * CHARACTER + _ROOM) + (len(row) - 1) * _GAP for row in rows)
+    return max(len(row) * (max(map(len, row)) * CHARACTER + _ROOM) + (len(row) - 1) * _GAP for row in rows)
 
 
 def _row(row: Sequence[str], x: float, y: float, width: float) -> list[str]:
