@@ -53,9 +53,8 @@ class Options:
 class Place:
     """A private data root, and the variables that lead everything there; removed at the end."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.directory = Path(tempfile.mkdtemp(prefix=f"minicontainer-test-{name}-", dir="/var/tmp"))
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="minicontainer-test-", dir="/var/tmp"))
         self.cgroup = f"minicontainer-test-{os.getpid()}"
 
     def __enter__(self) -> Place:
@@ -73,14 +72,8 @@ class Place:
 
     def environment(self, *, in_lab: bool) -> dict[str, str]:
         inside = {key: value for key, value in os.environ.items() if not key.startswith("MINICONTAINER_")}
-        # An overlay cannot lie on another one, as in many containers; the lab host's /run is a tmpfs.
-        data = (
-            "/run/minicontainer-test"
-            if in_lab and on_overlay(self.directory)
-            else str(self.directory / "data")
-        )
         inside |= {
-            "MINICONTAINER_ROOT": data,
+            "MINICONTAINER_ROOT": f"{self.disk(in_lab=in_lab)}/data",
             "MINICONTAINER_RUN": str(self.directory / "run"),
             "MINICONTAINER_CGROUP_PARENT": self.cgroup,
             "JUPYTER_CONFIG_DIR": str(self.directory / "jupyter/config"),
@@ -93,6 +86,11 @@ class Place:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return inside
+
+    def disk(self, *, in_lab: bool) -> str:
+        """Where containers' files go. An overlay cannot lie on another one, as in many containers; the lab host's
+        own /run, a tmpfs, can hold one."""
+        return "/run/minicontainer-test" if in_lab and on_overlay(self.directory) else str(self.directory)
 
 
 def on_overlay(path: Path) -> bool:
@@ -125,11 +123,12 @@ def run_pytest(
     if not present:
         result.skips.append((name, f"there is nothing in {', '.join(paths)}"))
         return result
-    with Place(name) as place:
+    with Place() as place:
         environment = place.environment(in_lab=in_lab)
         report, leaks = place.directory / "junit.xml", place.directory / "leaks.json"
         command = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+            f"--basetemp={place.disk(in_lab=in_lab)}/tmp",
             *([] if options.long else ["-m", "not long"]), *arguments, *options.extra, *present,
         ]  # fmt: skip
         if in_lab:

@@ -1,0 +1,126 @@
+"""The leak audit notices what a careless suite would leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import audit
+import pytest
+
+
+def changes(act, undo, root: int | None = None) -> list[str]:
+    """What the audit says between before `act` and after it; `undo` always runs."""
+    before = audit.snapshot(root)
+    try:
+        act()
+        return audit.compare(before, audit.snapshot(root))
+    finally:
+        undo()
+
+
+def test_nothing_done_is_nothing_left():
+    assert audit.compare(audit.snapshot(os.getpid()), audit.snapshot(os.getpid())) == []
+
+
+def test_notices_a_file_in_a_shared_place():
+    path = Path(f"/var/tmp/minicontainer-audit-{os.getpid()}")
+    assert f"left behind: file {path}" in changes(path.touch, path.unlink)
+
+
+def test_notices_a_container_left_in_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    container = tmp_path / "minicontainer/containers/0123456789ab"
+    lines = changes(lambda: container.mkdir(parents=True), lambda: None)
+    assert f"left behind: file {container}" in lines
+
+
+def test_notices_a_process_below_the_given_one_even_when_it_left_its_session():
+    started: list[subprocess.Popen] = []
+    try:
+        before = audit.snapshot(os.getpid())
+        started.append(subprocess.Popen(["sleep", "60"], start_new_session=True))
+        # Until execve(2) has happened, the child still shows our own command line.
+        deadline = time.monotonic() + 5
+        expected = f"left behind: process {started[0].pid} sleep 60"
+        while expected not in (lines := audit.compare(before, audit.snapshot(os.getpid()))):
+            assert time.monotonic() < deadline, lines
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_notices_an_orphan_when_the_given_process_is_a_subreaper():
+    """As tests/run.py uses it: a daemon that detached itself from its parent is found all the same."""
+    script = (
+        "import os, signal, sys, time; sys.path.insert(0, 'tests'); import audit, run\n"
+        "run.become_subreaper()\n"
+        "before = audit.snapshot(os.getpid())\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        os.execvp('sleep', ['sleep', '61'])\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "time.sleep(0.2)\n"
+        "print('\\n'.join(audit.compare(before, audit.snapshot(os.getpid()))))\n"
+        "run.end_orphans()\n"
+        "os.wait()\n"
+        "print('after:', audit.compare(before, audit.snapshot(os.getpid())))\n"
+    )
+    repository = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "left behind: process" in done.stdout and "sleep 61" in done.stdout
+    assert "after: []" in done.stdout
+
+
+def test_a_changed_setting_is_told_with_both_values():
+    before = {"setting": ["net/ipv4/ip_forward = 0"]}
+    after = {"setting": ["net/ipv4/ip_forward = 1"]}
+    assert audit.compare(before, after) == [
+        "left behind: setting net/ipv4/ip_forward = 1",
+        "gone: setting net/ipv4/ip_forward = 0",
+    ]
+
+
+def test_a_rule_that_was_taken_away_is_a_failure_and_its_counters_are_not():
+    rule = {
+        "rule": {
+            "table": "filter",
+            "handle": 4,
+            "expr": [{"counter": {"packets": 1, "bytes": 60}}, {"drop": None}],
+        }
+    }
+    later = {
+        "rule": {
+            "table": "filter",
+            "handle": 9,
+            "expr": [{"counter": {"packets": 5, "bytes": 99}}, {"drop": None}],
+        }
+    }
+    assert audit.without_counters(rule) == audit.without_counters(later)
+    assert audit.compare({"packet filter": ["rule"]}, {"packet filter": []}) == ["gone: packet filter rule"]
+
+
+def test_a_second_mount_at_the_same_place_counts():
+    assert audit.surplus(["/x (tmpfs)", "/x (tmpfs)"], ["/x (tmpfs)"]) == ["/x (tmpfs)"]
+
+
+def test_by_hand_from_the_command_line(tmp_path: Path):
+    program = [sys.executable, audit.__file__]
+    state = str(tmp_path / "before.json")
+    left = Path(f"/var/tmp/minicontainer-by-hand-{os.getpid()}")
+    subprocess.run([*program, "snapshot", state], check=True)
+    left.touch()
+    try:
+        done = subprocess.run([*program, "compare", state], capture_output=True, text=True)
+    finally:
+        left.unlink()
+    assert done.returncode == 1
+    assert f"left behind: file {left}" in done.stdout
