@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from minicontainer.engine.frames import STDERR, STDOUT
@@ -11,6 +12,7 @@ from minicontainer.linux.process import close_range
 def leave(descriptors: list[int]) -> None:
     """Let go of everything the maker had open except `descriptors`: whoever reads the maker's output must see its end
     when the maker ends, and no pipe of somebody else's stays open through us."""
+    gc.freeze()  # what the maker loaded is never garbage; looking through it would copy its pages
     null = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
