@@ -334,6 +334,7 @@ class Stage:
             raise Unavailable(prepared["broken"])
         if not prepared.get("proc") and "proc" in self._needs:
             raise Unavailable(f"a new PID namespace cannot have a /proc of its own here ({prepared.get('why', '')})")
+        subject.said("ready")
         found = subject.find(prepared["subject"]) if private else proc.process(prepared["subject"])
         if found is None:
             raise Ended("it ended before it began")

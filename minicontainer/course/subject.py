@@ -234,6 +234,7 @@ def _live(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(directory)
         os.environ["TMPDIR"] = directory
+        link.say("ready")
         link.pause()  # until the stage has found this process from outside
         play(link, *arguments)
         sys.stdout.flush()

@@ -72,6 +72,7 @@ def as_data(call: Call) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------------------------------- run
+_SYSTEM_PATH = "/usr/bin:/bin"
 # It waits at its gate, so that the scene can look at it and decide only then how it ends.
 _PROGRAM = '#!/bin/sh\nread order < "$0.gate"\neval "$order"\n'
 
@@ -91,35 +92,50 @@ _PROGRAM = '#!/bin/sh\nread order < "$0.gate"\neval "$order"\n'
     ),
 )
 def run(trial: Trial) -> None:
-    order: str | int
     for _ in range(2 if trial.hidden else 1):
-        name, key, text = trial.word(), trial.word().upper(), f"{trial.word()} $HOME '{trial.word()}'"
         code, number = trial.rng.randrange(3, 125), int(trial.rng.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1)))
         for order, expected in ((f"exit {code}", code), (f"kill -{number} $$", 128 + number)):
-            seen = trial.watch(scene_run, name, [text, "--", trial.word(3)], {key: text}, order, rows=("child", "waits", "status"))
+            words = [f"{trial.word()} $HOME '{trial.word()}'", "--", "", trial.word(3)]
+            env = {trial.word().upper(): f"{trial.word()} {trial.word()}"}
+            seen = trial.watch(scene_run, trial.word(), False, words, env, order, rows=("child", "waits", "status"))
             if seen is not None:
                 _judge_run(trial, seen, expected)
+    seen = trial.watch(scene_run, trial.word(), True, ["x"], {trial.word().upper(): "1"}, "exit 0", rows=("env",))
+    if seen is not None:
+        if seen["running"]:
+            _judge_environment(trial, seen)
+        else:
+            where = f"{seen['name']} is found in the last directory of env's PATH"
+            trial.expect("env", where, f"not found; run gave {seen['call']['text']}", passed=False)
     _judge_failures(trial)
 
 
 def _judge_run(trial: Trial, seen: dict[str, Any], expected: int) -> None:
-    if seen["running"] is None:
-        got = f"no such process; run gave {seen['call']['text']}" if seen["call"] else "no such process"
-        for key in ("child", "env", "waits"):
-            trial.expect(key, "the program running", got, passed=False)
+    running, call = seen["running"], seen["call"]
+    if running is None:
+        for key in ("child", "env", "waits", "status"):
+            trial.expect(key, "the program running", f"no such process; run gave {call['text']}", passed=False)
+        return
+    what = "a child of the caller" if running["child"] else f"process {running['pid']}, child of {running['parent']}"
+    trial.expect("child", f"a child of the caller with the arguments {seen['words']}", f"{what} with the arguments {running['words']}")
+    _judge_environment(trial, seen)
+    if seen["early"]:
+        trial.expect("waits", "run waiting", "run had returned while the program was running", passed=False)
     else:
-        running = seen["running"]
-        trial.expect("child", f"a child of the caller, with arguments {seen['argv']}", running["what"], passed=running["child"])
-        trial.expect("env", seen["env"], running["env"])
-        if seen["early"]:
-            trial.expect("waits", "run still waiting", "run had returned while the program was running", passed=False)
-        else:
-            trial.expect("waits", "no process left", seen["left"] or "no process left")
-    if seen["call"] is not None:
-        right = type(seen["call"]["value"]) is int and seen["call"]["value"] == expected
-        right = right and seen["running"] is not None and not seen["early"]
-        late = " (before the program had ended)" if seen["early"] else ""
-        trial.expect("status", f"{expected} after `{seen['order']}`", seen["call"]["text"] + late, passed=right)
+        trial.expect("waits", "no process left", seen["left"] or "no process left")
+    right = type(call["value"]) is int and call["value"] == expected and not seen["early"]
+    late = " (before the program had ended)" if seen["early"] else ""
+    trial.expect("status", f"{expected} after `{seen['order']}`", call["text"] + late, passed=right)
+
+
+def _judge_environment(trial: Trial, seen: dict[str, Any]) -> None:
+    expected, got = seen["env"], seen["running"]["env"]
+    # Names only: what is too much there is the caller's own environment, which is nobody else's business.
+    more, less = sorted(got.keys() - expected.keys()), sorted(expected.keys() - got.keys())
+    wrong = sorted(name for name in expected.keys() & got.keys() if expected[name] != got[name])
+    parts = [f"{word}: {', '.join(names)}" for word, names in (("too many", more), ("missing", less), ("other value", wrong)) if names]
+    exactly = f"exactly {', '.join(sorted(expected))}"
+    trial.expect("env", exactly, "; ".join(parts) or exactly)
 
 
 def _judge_failures(trial: Trial) -> None:
@@ -139,23 +155,29 @@ def _judge_failures(trial: Trial) -> None:
         trial.expect("leak", "one process came back", got, passed=tried and not seen["leaks"])
 
 
-def scene_run(stage: Stage, name: str, words: list[str], env: dict[str, str], order: str) -> dict[str, Any]:
+def scene_run(
+    stage: Stage, name: str, on_path: bool, words: list[str], env: dict[str, str], order: str
+) -> dict[str, Any]:
     """Run a program that waits at a gate; look at it there, give it its order, and see what run says."""
     directory = os.path.join(stage.directory, "bin")
     os.mkdir(directory)
     program = os.path.join(directory, name)
     write_program(program, _PROGRAM)
     gate = stage.gate(os.path.join("bin", f"{name}.gate"))
-    env = env | {"PATH": f"{directory}:/usr/bin:/bin"}
-    subject = stage.start(play_call_and_pause, [name, *words], env)
-    expected = ["/bin/sh", program, *words]
-    found = stage.until(lambda: _find_program(subject, expected) or subject.over(), 2.0)
+    env = env | {"PATH": f"{_SYSTEM_PATH}:{directory}"}
+    subject = stage.start(play_call_and_pause, [name if on_path else program, *words], env)
+    found = stage.until(lambda: _find_program(subject, program) or subject.over(), 2.0)
+    if not isinstance(found, proc.Process):
+        # run may have returned before its child became the program: give that child a moment.
+        found = stage.until(lambda: _find_program(subject, program), 0.1)
     running = None
-    if isinstance(found, proc.Process):
+    if found is not None:
         stage.until(lambda: subject.has_said("call"), 0.05)
         running = {
             "child": found.parent == subject.pid,
-            "what": "as expected" if found.parent == subject.pid else f"it runs as process {found.pid}, child of {found.parent}",
+            "pid": subject.inside(found),
+            "parent": found.parent,
+            "words": _words(found.pid)[2:],
             "env": _environment(found.pid),
         }
     early = subject.has_said("call")
@@ -165,16 +187,20 @@ def scene_run(stage: Stage, name: str, words: list[str], env: dict[str, str], or
     left = [f"PID {subject.inside(each)} ({each.name}, state {each.state})" for each in proc.children(subject.pid)]
     return {
         "running": running, "early": early, "call": as_data(call), "left": ", ".join(left),
-        "argv": words, "env": env, "order": order,
+        "name": name, "words": words, "env": env, "order": order,
     }  # fmt: skip
 
 
-def _find_program(subject: Subject, argv: list[str]) -> proc.Process | None:
+def _find_program(subject: Subject, program: str) -> proc.Process | None:
     for each in proc.descendants(subject.keeper):
-        words = proc.read(each.pid, "cmdline").split(b"\0")[:-1]
-        if [os.fsdecode(word) for word in words] == argv:
+        if program in _words(each.pid)[1:2]:
             return each
     return None
+
+
+def _words(pid: int) -> list[str]:
+    """The program and its arguments; a script's interpreter comes before them."""
+    return [os.fsdecode(word) for word in proc.read(pid, "cmdline").split(b"\0")[:-1]]
 
 
 def _environment(pid: int) -> dict[str, str]:
@@ -193,7 +219,7 @@ def scene_failed_exec(stage: Stage, argv: list[str], kind: str) -> dict[str, Any
     if kind == "plain":
         argv = [os.path.join(stage.directory, argv[0]), *argv[1:]]
         write_program(argv[0], "#!/bin/sh\nexit 0\n", 0o644)
-    subject = stage.start(play_calls, [[argv, {"PATH": "/usr/bin:/bin"}]])
+    subject = stage.start(play_calls, [[argv, {"PATH": _SYSTEM_PATH}]])
     call = subject.call()
     subject.wait()
     stage.until(lambda: not proc.descendants(subject.keeper), 0.5)
@@ -214,7 +240,6 @@ _PRINTERS: dict[str, list[str]] = {
     "sort": ["/word"],
     "basename": ["/somewhere/{word}"],
 }
-_SYSTEM_PATH = "/usr/bin:/bin"
 
 
 @item(
@@ -252,7 +277,7 @@ def make_rootfs(trial: Trial) -> None:
         expected = f"{program}: prints {word}, exit status {status}"
         got = f"{program}: prints {facts['printed']}, exit status {facts['status']}" if facts["status"] is not None else f"{program}: {facts['trouble']}"
         trial.expect("start", expected, got + failed, passed=expected == got and there)
-        trial.expect("own", f"{program}: a copy", f"{program}: {facts['link'] or 'a copy'}", passed=there and not facts["link"])
+        trial.expect("own", f"{program}: a copy", f"{program}: {facts['kind']}")
 
 
 def scene_make_rootfs(stage: Stage, commands: list[list[str]], word: str) -> dict[str, Any]:
@@ -277,7 +302,7 @@ def _look_at_program(rootfs: str, program: str) -> dict[str, Any]:
     try:
         found = open_in_root(root, program, os.O_PATH)
     except OSError as error:
-        return {"file": error.strerror, "link": ""}
+        return {"file": error.strerror, "kind": "no file"}
     finally:
         os.close(root)
     try:
@@ -288,7 +313,7 @@ def _look_at_program(rootfs: str, program: str) -> dict[str, Any]:
     same = (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino)
     return {
         "file": "an executable file" if executable else f"a file of mode {stat.filemode(inside.st_mode)}",
-        "link": f"the very file outside (inode {inside.st_ino})" if same else "",
+        "kind": f"the very file outside (inode {inside.st_ino})" if same else "a copy",
     }
 
 
@@ -363,8 +388,9 @@ def scene_enter_chroot(stage: Stage, kind: str, name: str) -> dict[str, Any]:
         os.makedirs(os.path.join(rootfs, "etc"))
     elif kind == "file":
         write_program(rootfs, "not a directory\n", 0o644)
-    subject = stage.start(play_call_and_pause, rootfs)
+    subject = stage.start(play_enter_chroot, rootfs)
     before = _places(subject.pid)
+    subject.resume()
     call = subject.call(failing=kind != "directory")
     after = _places(subject.pid)
     target = _identity(rootfs) if kind == "directory" else None
@@ -377,6 +403,11 @@ def scene_enter_chroot(stage: Stage, kind: str, name: str) -> dict[str, Any]:
         "inside": after == (target, target),
         "unmoved": after == before,
     }
+
+
+def play_enter_chroot(link: Link, rootfs: str) -> None:
+    link.pause()
+    play_call_and_pause(link, rootfs)
 
 
 def _places(pid: int) -> tuple[tuple[int, int] | None, ...]:
