@@ -95,6 +95,9 @@ class Attachment:
         if self._early:
             early, self._early = self._early, []
             return early
+        return self._receive()
+
+    def _receive(self) -> list[tuple[int, bytes]]:
         try:
             data = self._socket.recv(_CHUNK)
         except ConnectionResetError:
@@ -126,7 +129,7 @@ class Attachment:
         :raises MinicontainerError: it could not be started.
         """
         while not self.started and self.status is None:
-            self._early += self.receive()
+            self._early += self._receive()
             if self.lost:
                 raise MinicontainerError(
                     "the supervisor of the container ended before the program was started",
@@ -153,10 +156,10 @@ class Attachment:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         others = dict(watch or {})
+        early, self._early = self._early, []
+        for kind, data in early:  # perhaps all there will ever be: a short program may have ended already
+            output(kind, data)
         while self.status is None and not self.lost:
-            if self._early:
-                for kind, data in self.receive():
-                    output(kind, data)
             poller = select.poll()
             poller.register(self._socket, select.POLLIN | (select.POLLOUT if self._pending else 0))
             if stdin is not None and len(self._pending) < _CHUNK:

@@ -11,7 +11,7 @@ import re
 
 from minicontainer.errors import ContainerNotFound, MinicontainerError, NameConflict, UsageError
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
 ADJECTIVES = (
