@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 BUSYBOX = "busybox:latest"
 HOST = "host:latest"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_BUSYBOX_PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox", "/sbin/busybox")
+_BUSYBOX_PLACES = (
+    "/bin/busybox",
+    "/usr/bin/busybox",
+    "/usr/lib/initramfs-tools/bin/busybox",
+    "/sbin/busybox",
+)
 _HOST_PROGRAMS = ("sh", "ps", "ls", "cat", "sleep", "id", "hostname", "mkdir", "rm", "env", "true", "false", "kill",
                   "echo", "mount", "umount", "ip", "stat", "touch", "chmod", "chown", "cp", "mv", "ln", "head", "tail",
                   "grep", "wc", "tr", "date", "uname", "whoami", "readlink", "dd", "df", "yes")  # fmt: skip
@@ -87,7 +92,8 @@ def make_busybox(store: Store, binary: str | os.PathLike[str] | None = None) -> 
     found = find_busybox() if binary is None else os.fspath(binary)
     if found is None:
         raise MinicontainerError(
-            "no static busybox on this machine", hint="install the package busybox-static (Debian) or busybox (Fedora)"
+            "no static busybox on this machine",
+            hint="install the package busybox-static (Debian) or busybox (Fedora)",
         )
     if not Elf(found).is_static:
         raise MinicontainerError(
@@ -126,7 +132,9 @@ def make_host(store: Store) -> Image:
         if path is not None:
             _add_program(tree, path)
         elif program in _HOST_NEEDED:
-            raise MinicontainerError(f"this machine has no program {program}", hint="install it, or a static busybox")
+            raise MinicontainerError(
+                f"this machine has no program {program}", hint="install it, or a static busybox"
+            )
     _add_python(tree)
     # Loaded by name when users are looked up; part of libc itself since glibc 2.34.
     for loaded in Path("/lib").glob("*-linux-gnu*/libnss_files*.so.2"):
@@ -196,8 +204,10 @@ def make_debian(store: Store, suite: str = "bookworm", *, packages: Sequence[str
     from minicontainer.image.pack import pack
 
     if os.geteuid() != 0:
-        raise MinicontainerError("making a Debian image needs root", hint="use sudo, or `minicontainer lab -- …`")
-    mirror = _apt_mirror()
+        raise MinicontainerError(
+            "making a Debian image needs root", hint="use sudo, or `minicontainer lab -- …`"
+        )
+    mirror = apt_mirror()
     extra = [f"--include={','.join(packages)}"] if packages else []
     with tempfile.TemporaryDirectory(prefix="minicontainer-debian-") as work:
         archive = f"{work}/layer.tar"
@@ -207,7 +217,8 @@ def make_debian(store: Store, suite: str = "bookworm", *, packages: Sequence[str
             command = ["debootstrap", "--variant=minbase", *extra, suite, f"{work}/root", mirror]
         else:
             raise MinicontainerError(
-                "neither mmdebstrap nor debootstrap is installed", hint="install one: apt-get install mmdebstrap"
+                "neither mmdebstrap nor debootstrap is installed",
+                hint="install one: apt-get install mmdebstrap",
             )
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
@@ -222,11 +233,12 @@ def make_debian(store: Store, suite: str = "bookworm", *, packages: Sequence[str
         return store.add(f"debian:{suite}", [archive], _config(["bash"], f"debian {suite}", _now()))
 
 
-def _apt_mirror() -> str:
+def apt_mirror(configuration: Path = Path("/etc/apt")) -> str:
     """The first Debian mirror in apt's sources, in either of their two formats (sources.list(5))."""
-    places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.[ls]*[ts]"))]
+    more = configuration / "sources.list.d"
+    places = [configuration / "sources.list", *sorted([*more.glob("*.list"), *more.glob("*.sources")])]
     for place in places:
-        if place.suffix not in (".list", ".sources") or not place.is_file():
+        if not place.is_file():
             continue
         for line in place.read_text(errors="replace").splitlines():
             words = line.split()
@@ -300,7 +312,9 @@ def main(arguments: list[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m minicontainer.image.base", description=main.__doc__)
-    parser.add_argument("--ensure", action="store_true", help="make busybox:latest (or host:latest) if it is missing")
+    parser.add_argument(
+        "--ensure", action="store_true", help="make busybox:latest (or host:latest) if it is missing"
+    )
     parser.add_argument("--busybox", metavar="FILE", help="make busybox:latest from this static binary")
     parser.add_argument("--host", action="store_true", help="make host:latest from this machine's programs")
     parser.add_argument("--debian", metavar="SUITE", help="make debian:SUITE with mmdebstrap or debootstrap")

@@ -25,14 +25,11 @@ def new_hash(size: int = _SMALL) -> Any:
     small documents that each `minicontainer run` verifies.
     """
     if size <= _SMALL:
-        try:
-            from _sha2 import sha256  # Python 3.12 and newer
-        except ImportError:
+        for module in ("_sha2", "_sha256"):  # since Python 3.12, and before
             try:
-                from _sha256 import sha256  # Python 3.11
+                return __import__(module).sha256()
             except ImportError:
-                from hashlib import sha256  # an interpreter built without its own hashes
-        return sha256()
+                continue  # built without: OpenSSL's, below, is always there
     from hashlib import sha256
 
     return sha256()
@@ -50,7 +47,8 @@ class Blobs:
 
     def __init__(self, layout: Path) -> None:
         self.directory = layout / "blobs" / "sha256"
-        self.ingest = layout / "ingest"  # unfinished blobs: the same file system, outside what readers look at
+        # Unfinished blobs: on the same file system, outside of what readers look at.
+        self.ingest = layout / "ingest"
 
     def path(self, digest: str) -> Path:
         """Where the blob lies.
@@ -82,7 +80,8 @@ class Blobs:
         found = digest_of(data)
         if found != digest:
             raise BadImage(
-                f"blob {digest} is damaged: its content is {found}", hint="remove the image and add or pull it again"
+                f"blob {digest} is damaged: its content is {found}",
+                hint="remove the image and add or pull it again",
             )
         return data
 
@@ -115,7 +114,7 @@ class BlobWriter:
         self._blobs = blobs
         blobs.ingest.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._temporary = blobs.ingest / f"{os.getpid()}-{os.urandom(6).hex()}"
-        self._file = open(self._temporary, "xb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._file = open(self._temporary, "xb", buffering=0)
         self._hash = new_hash(_SMALL + 1)
         self.size = 0  # bytes so far
 

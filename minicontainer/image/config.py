@@ -11,7 +11,7 @@ import json
 import os
 
 from minicontainer.errors import MinicontainerError
-from minicontainer.image.reference import check_digest
+from minicontainer.image.reference import Value, check_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,16 +67,20 @@ def parse_document(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
-class Descriptor:
+class Descriptor(Value):
     """A pointer to a blob: media type, digest, size in bytes, annotations (descriptor.md)."""
 
     __slots__ = ("annotations", "digest", "media_type", "size")
 
-    def __init__(self, media_type: str, digest: str, size: int, annotations: Mapping[str, str] | None = None) -> None:
-        self.media_type = media_type
-        self.digest = digest
-        self.size = size
-        self.annotations = dict(annotations or {})
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str]
+
+    def __init__(
+        self, media_type: str, digest: str, size: int, annotations: Mapping[str, str] | None = None
+    ) -> None:
+        self._set(media_type=media_type, digest=digest, size=size, annotations=dict(annotations or {}))
 
     @classmethod
     def from_json(cls, data: Any, what: str) -> Descriptor:
@@ -110,7 +114,11 @@ def read_manifest(data: bytes, what: str) -> tuple[Descriptor, list[Descriptor]]
     :raises BadImage: also for a document that is a manifest and an index at once (CVE-2021-41190).
     """
     document = parse_document(data, what)
-    if document.get("schemaVersion") != 2 or "manifests" in document or not isinstance(document.get("layers"), list):
+    if (
+        document.get("schemaVersion") != 2
+        or "manifests" in document
+        or not isinstance(document.get("layers"), list)
+    ):
         raise BadImage(f"{what} is not an image manifest of schema version 2")
     if len(document["layers"]) > LAYERS_LIMIT:
         raise BadImage(f"{what} has {len(document['layers'])} layers, more than the limit of {LAYERS_LIMIT}")
@@ -129,12 +137,14 @@ def choose_platform(data: bytes, what: str) -> Descriptor:
         raise BadImage(f"{what} is not an image index")
     for entry in entries:
         platform = entry.get("platform", {}) if isinstance(entry, dict) else {}
-        if isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == ("linux", architecture()):
+        if not isinstance(platform, dict):
+            raise BadImage(f"{what} has a platform that is not an object")
+        if platform.get("os") == "linux" and platform.get("architecture") == architecture():
             return Descriptor.from_json(entry, f"a manifest of {what}")
     raise BadImage(f"{what} has no image for linux/{architecture()}")
 
 
-class ImageConfig:
+class ImageConfig(Value):
     """How to run an image: the ``config`` part of the image config, with absent parts empty (config.md).
 
     >>> ImageConfig({"config": {"Cmd": ["sh"], "Env": ["A=1"]}}).cmd
@@ -143,12 +153,15 @@ class ImageConfig:
 
     __slots__ = ("_execution", "raw")
 
+    # The whole document, for what has no property here: history, Healthcheck, OnBuild, Shell.
+    raw: Mapping[str, Any]
+    _execution: dict[str, Any]
+
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        self.raw = raw  # the whole document, for what has no property here (history, Healthcheck, OnBuild, Shell)
         execution = raw.get("config") or {}
         if not isinstance(execution, dict):
             raise BadImage("the image's config part is not an object")
-        self._execution: dict[str, Any] = execution
+        self._set(raw=raw, _execution=execution)
 
     def _strings(self, key: str) -> tuple[str, ...]:
         value = self._execution.get(key) or ()
@@ -196,7 +209,10 @@ class ImageConfig:
     @property
     def labels(self) -> dict[str, str]:
         """A copy of the labels."""
-        return {str(name): str(value) for name, value in (self._execution.get("Labels") or {}).items()}
+        labels = self._execution.get("Labels") or {}
+        if not isinstance(labels, dict):
+            raise BadImage("Labels in the image's config is not an object")
+        return {str(name): str(value) for name, value in labels.items()}
 
     @property
     def exposed_ports(self) -> tuple[str, ...]:
@@ -214,10 +230,18 @@ class ImageConfig:
         return self._text("StopSignal")
 
 
-class Image:
+class Image(Value):
     """One image of the store, as it was when it was looked up; equal by id."""
 
     __slots__ = ("config", "diff_ids", "id", "layers", "manifest_digest", "references", "size")
+
+    id: str  # digest of the config document: what Docker calls the image id
+    references: tuple[str, ...]  # "busybox:latest", sorted
+    manifest_digest: str
+    layers: tuple[Descriptor, ...]  # the archives, the lowest first
+    diff_ids: tuple[str, ...]  # digests of the plain archives, the lowest first
+    config: ImageConfig
+    size: int  # bytes of the layers, uncompressed where that is known
 
     def __init__(
         self,
@@ -229,18 +253,26 @@ class Image:
         size: int | None = None,
     ) -> None:
         rootfs = raw_config.get("rootfs")
-        diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) and rootfs.get("type") == "layers" else None
-        if not isinstance(diff_ids, list) or not all(isinstance(item, str) and is_sha256(item) for item in diff_ids):
+        diff_ids = (
+            rootfs.get("diff_ids") if isinstance(rootfs, dict) and rootfs.get("type") == "layers" else None
+        )
+        if not isinstance(diff_ids, list) or not all(
+            isinstance(item, str) and is_sha256(item) for item in diff_ids
+        ):
             raise BadImage(f"the config {image_id} has no rootfs of type layers with sha256 diff ids")
         if len(diff_ids) != len(layers):
-            raise BadImage(f"the config {image_id} names {len(diff_ids)} layers and its manifest {len(layers)}")
-        self.id = image_id  # digest of the config document: what Docker calls the image id
-        self.references = references
-        self.manifest_digest = manifest_digest
-        self.layers = layers
-        self.diff_ids: tuple[str, ...] = tuple(diff_ids)
-        self.config = ImageConfig(raw_config)
-        self.size = sum(layer.size for layer in layers) if size is None else size  # bytes, uncompressed where known
+            raise BadImage(
+                f"the config {image_id} names {len(diff_ids)} layers and its manifest {len(layers)}"
+            )
+        self._set(
+            id=image_id,
+            references=references,
+            manifest_digest=manifest_digest,
+            layers=layers,
+            diff_ids=tuple(diff_ids),
+            config=ImageConfig(raw_config),
+            size=sum(layer.size for layer in layers) if size is None else size,
+        )
 
     @property
     def short_id(self) -> str:
@@ -264,7 +296,9 @@ class Image:
 
         chain: list[str] = []
         for diff_id in self.diff_ids:
-            chain.append("sha256:" + sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest() if chain else diff_id)
+            chain.append(
+                "sha256:" + sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest() if chain else diff_id
+            )
         return chain
 
     def __eq__(self, other: object) -> bool:

@@ -42,7 +42,9 @@ class Elf:
             raise ValueError("no ELF magic")
         wide, order = data[4] == 2, "<" if data[5] == 1 else ">"
         offset, size, count = (
-            struct.unpack_from(order + "Q", data, 32)[0] if wide else struct.unpack_from(order + "I", data, 28)[0],
+            struct.unpack_from(order + "Q", data, 32)[0]
+            if wide
+            else struct.unpack_from(order + "I", data, 28)[0],
             *struct.unpack_from(order + "HH", data, 54 if wide else 42),
         )
         for index in range(count):

@@ -53,7 +53,13 @@ class Limits:
     """What a layer may ask for. The defaults hold every image in daily use, several times over."""
 
     def __init__(
-        self, *, entries: int = 1_000_000, size: int = 64 << 30, depth: int = 255, name: int = 255, path: int = 4095
+        self,
+        *,
+        entries: int = 1_000_000,
+        size: int = 64 << 30,
+        depth: int = 255,
+        name: int = 255,
+        path: int = 4095,
     ) -> None:
         self.entries = entries
         self.size = size  # bytes, uncompressed
@@ -120,7 +126,15 @@ def unpack(
 def _explain(error: OSError, where: str) -> MinicontainerError:
     """An error of the file system, for a person: was it the disk, or the archive?"""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    if error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    ):
         hint = "make room: remove containers and images, or look at `df -h` and `df -i`"
         return MinicontainerError(f"cannot unpack the layer{where}: {reason}", hint=hint)
     return BadArchive(f"the layer cannot be unpacked{where}: {reason}")
@@ -151,7 +165,9 @@ def clean(name: bytes, limits: Limits = LIMITS) -> bytes:
 class _Writer:
     """Makes entries below one root. Directories are kept 0700 while it works and get their mode and times last."""
 
-    def __init__(self, root: int, reader: TarReader, below: Merged | None, limits: Limits, result: Unpacked) -> None:
+    def __init__(
+        self, root: int, reader: TarReader, below: Merged | None, limits: Limits, result: Unpacked
+    ) -> None:
         self._root = root
         self._reader = reader
         self._below = below
@@ -177,7 +193,9 @@ class _Writer:
         if b".wh." in path and self._deletion(path):
             return
         if len(entry.linkname) > self._limits.path:
-            raise BadArchive(f"the link {_shown(entry.name)} has a target longer than {self._limits.path} bytes")
+            raise BadArchive(
+                f"the link {_shown(entry.name)} has a target longer than {self._limits.path} bytes"
+            )
         if not path:
             if entry.kind != DIRECTORY:
                 raise BadArchive("the layer's root is not a directory")
@@ -251,13 +269,15 @@ class _Writer:
         """A hard link, to an entry of this layer or of one below, of which a copy is made then."""
         target = clean(entry.linkname, self._limits)
         where, _, old = target.rpartition(b"/")
-        source = self._parent(where)
-        dirfd = self._parent(path.rpartition(b"/")[0])  # again: making `where` may have closed it
-        try:
-            status = os.stat(old or b".", dir_fd=source, follow_symlinks=False)
-        except FileNotFoundError:
-            status = None
-        if status is None or (overlay.is_whiteout(status) and target in self._whiteouts):
+        source = self._existing(where)
+        dirfd = self._parent(path.rpartition(b"/")[0])
+        status = None
+        if source is not None:
+            try:
+                status = os.stat(old or b".", dir_fd=source, follow_symlinks=False)
+            except FileNotFoundError:
+                pass  # in a layer below, then
+        if source is None or status is None or (overlay.is_whiteout(status) and target in self._whiteouts):
             self._copy_from_below(entry, target, dirfd, name)
             return
         if stat.S_ISDIR(status.st_mode):
@@ -270,13 +290,15 @@ class _Writer:
             if os.path.samestat(present, status):
                 return  # a link to itself, or the same link once more
             self._clear(dirfd, name)
-            source = self._parent(where)
+            source = self._parent(where)  # again: making room may have closed it
         os.link(old, name, src_dir_fd=source, dst_dir_fd=dirfd, follow_symlinks=False)
 
     def _copy_from_below(self, entry: Entry, target: bytes, dirfd: int, name: bytes) -> None:
         found = self._below.find(target) if self._below is not None else None
         if found is None or not stat.S_ISREG(found.status.st_mode):
-            raise BadArchive(f"entry {_shown(entry.name)} is a hard link to {_shown(target)}, which does not exist")
+            raise BadArchive(
+                f"entry {_shown(entry.name)} is a hard link to {_shown(target)}, which does not exist"
+            )
         self._result.leans = True
         self._clear(dirfd, name)
         source = found.open()
@@ -373,6 +395,11 @@ class _Writer:
 
     def _parent(self, path: bytes, hops: int = 0) -> int:
         """A descriptor of the directory at `path`, made with its own parents where the archive left it out."""
+        descriptor = self._existing(path)
+        return self._missing_parent(path, hops) if descriptor is None else descriptor
+
+    def _existing(self, path: bytes) -> int | None:
+        """A descriptor of the directory at `path`, or None; it stays open while the next 127 are opened."""
         if not path:
             return self._root
         descriptor = self._parents.pop(path, None)
@@ -384,7 +411,7 @@ class _Writer:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise
-            return self._missing_parent(path, hops)
+            return None
         self._remember(path, descriptor)
         return descriptor
 
@@ -396,7 +423,10 @@ class _Writer:
             os.close(self._parents.pop(next(iter(self._parents))))
         self._parents[path] = descriptor
         # Links inside the layer can lead deeper than any name; this is the depth that counts for whoever removes it.
-        if os.readlink(b"/proc/self/fd/%d" % descriptor).count(b"/", self._prefix_length) > self._limits.depth:
+        if (
+            os.readlink(b"/proc/self/fd/%d" % descriptor).count(b"/", self._prefix_length)
+            > self._limits.depth
+        ):
             raise BadArchive(f"directory {_shown(path)} lies deeper than the limit of {self._limits.depth}")
 
     def _missing_parent(self, path: bytes, hops: int) -> int:
@@ -447,7 +477,9 @@ class _Writer:
         hidden = name[len(overlay.WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise BadArchive(f"the whiteout {_shown(path)} names no entry")
-        self._whiteout(f"{os.fsdecode(parent)}/{os.fsdecode(hidden)}".lstrip("/").encode(errors="surrogateescape"))
+        self._whiteout(
+            f"{os.fsdecode(parent)}/{os.fsdecode(hidden)}".lstrip("/").encode(errors="surrogateescape")
+        )
         return True
 
     def _whiteout(self, path: bytes) -> None:
@@ -481,7 +513,9 @@ class _Writer:
             for name in self._below.names(b""):
                 self._whiteout(name)
         self.close()
-        for path in sorted(self._attributes, reverse=True):  # children first: a parent may be closed to us afterwards
+        for path in sorted(
+            self._attributes, reverse=True
+        ):  # children first: a parent may be closed to us afterwards
             try:
                 descriptor = open_in_root(self._root, path or b".", _DIRECTORY | os.O_NOFOLLOW)
             except OSError as error:

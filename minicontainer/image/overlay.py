@@ -47,7 +47,9 @@ def make_whiteout(name: bytes, dirfd: int) -> None:
         where = prefix()
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o000, dir_fd=dirfd))
         try:
-            os.setxattr(b"/proc/self/fd/%d/%s" % (dirfd, name), where + "whiteout", b"y", follow_symlinks=False)
+            os.setxattr(
+                b"/proc/self/fd/%d/%s" % (dirfd, name), where + "whiteout", b"y", follow_symlinks=False
+            )
             if not is_opaque(dirfd):
                 os.setxattr(dirfd, where + "opaque", b"x")
         except OSError:

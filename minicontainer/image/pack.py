@@ -122,7 +122,9 @@ def _xattrs(path: bytes) -> dict[bytes, bytes]:
     """The attributes that belong into a layer."""
     found = {}
     for name in os.listxattr(path, follow_symlinks=False):
-        if (name.startswith("user.") or name == "security.capability") and not name.startswith(overlay.PRIVATE):
+        if (name.startswith("user.") or name == "security.capability") and not name.startswith(
+            overlay.PRIVATE
+        ):
             found[os.fsencode(name)] = os.getxattr(path, name, follow_symlinks=False)
     return found
 

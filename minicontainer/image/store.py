@@ -18,7 +18,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,17 +79,21 @@ class Store:
 
     # Looking
 
-    def images(self) -> list[Image]:
-        """All images, the newest first; one without a name is there with no references."""
-        found: dict[str, Image] = {}
+    def images(self, on_damage: Callable[[BadImage], None] | None = None) -> list[Image]:
+        """All images, the newest first; one without a name is there with no references.
+
+        :param on_damage: is told of each image that cannot be read, and the others are returned.
+        :raises BadImage: where there is such an image and nobody to tell.
+        """
+        found = []
         for digest, entries in self._by_manifest().items():
-            image = self._load(digest, entries)
-            known = found.get(image.id)
-            if known is not None:  # the same image by two manifests, compressed in two ways
-                known.references = tuple(sorted({*known.references, *image.references}))
-            else:
-                found[image.id] = image
-        return sorted(found.values(), key=lambda image: (image.created, image.references), reverse=True)
+            try:
+                found.append(self._load(digest, entries))
+            except BadImage as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
+        return sorted(found, key=lambda image: (image.created, image.references), reverse=True)
 
     def resolve(self, name: str) -> Image:
         """The image called `name`: a reference, an id, or the beginning of an id, as Docker resolves it.
@@ -132,7 +136,12 @@ class Store:
                 return names[reference.familiar()]
         if not digits or not _HEX.issuperset(digits):
             return None
-        ids = {self._config_digest(digest): digest for digest in groups}
+        ids = {}
+        for digest in groups:
+            try:
+                ids[self._config_digest(digest)] = digest
+            except BadImage:
+                continue  # it has no id to be found by
         hits = [image_id for image_id in ids if image_id.startswith(f"sha256:{digits}")]
         if len(hits) > 1:
             raise ImageNotFound(
@@ -178,11 +187,20 @@ class Store:
         return self._manifest(digest)[1].digest
 
     def _load(self, digest: str, entries: list[Descriptor]) -> Image:
+        names = tuple(sorted(_names(entries)))
+        try:
+            return self._read(digest, entries, names)
+        except BadImage as error:
+            called = names[0] if names else digest
+            hint = f"`minicontainer rmi {called}`, then add or pull it again" if names else error.hint
+            raise BadImage(f"image {called}: {error}", hint=hint) from error
+
+    def _read(self, digest: str, entries: list[Descriptor], names: tuple[str, ...]) -> Image:
         _digest, config, layers = self._manifest(digest)
         raw = parse_document(self.blobs.read(config.digest), f"config {config.digest}")
         sizes = [entry.annotations[SIZE] for entry in entries if entry.annotations.get(SIZE, "").isdigit()]
         size = int(sizes[0]) if sizes else None
-        return Image(config.digest, tuple(sorted(_names(entries))), digest, tuple(layers), raw, size)
+        return Image(config.digest, names, digest, tuple(layers), raw, size)
 
     # Changing
 
@@ -202,7 +220,11 @@ class Store:
             descriptors, diff_ids, size = [], [], 0
             for path in layers:
                 writer = BlobWriter(self.blobs)
-                with writer, open(path, "rb") as file, PlainStream(file, limit=LIMITS.size, tee=writer.write) as plain:
+                with (
+                    writer,
+                    open(path, "rb") as file,
+                    PlainStream(file, limit=LIMITS.size, tee=writer.write) as plain,
+                ):
                     plain.drain()
                     digest = writer.commit()
                 descriptors.append(Descriptor(plain.media_type, digest, writer.size))
@@ -250,7 +272,10 @@ class Store:
         :returns: Docker's lines: ``Untagged: …``, ``Deleted: …``.
         :raises MinicontainerError: "conflict: …" (exit code 1) where something still refers to it.
         """
-        image = self.resolve(name)
+        try:
+            image = self.resolve(name)
+        except BadImage as error:
+            return self._remove_damaged(name, error)
         uses = [use if isinstance(use, Use) else Use(use) for use in used_by]
         uses = [use for use in uses if use.image == image.id]
         by_id = _is_id(name, image)
@@ -283,15 +308,24 @@ class Store:
             if not left and uses and ours:
                 _enter(entries, ours[0], None)
                 left = True
-            used = {layer for digest in {entry.digest for entry in entries} for layer in self._chains(digest)}
         if not left:
+            used = {chain for other in self.images(lambda _damage: None) for chain in other.chain_ids}
             lines.append(f"Deleted: {image.id}")
             lines += [f"Deleted: {chain}" for chain in reversed(image.chain_ids) if chain not in used]
             self.collect()
         return lines
 
-    def _chains(self, digest: str) -> list[str]:
-        return self._load(digest, []).chain_ids
+    def _remove_damaged(self, name: str, damage: BadImage) -> list[str]:
+        """Take the name off an image that cannot be read, which is all that can be known about it."""
+        wanted = Reference.parse(name).familiar()
+        with self._index() as entries:
+            damaged = [entry for entry in entries if entry.annotations.get(REF_NAME) == wanted]
+            if not damaged:
+                raise damage
+            for entry in damaged:
+                entries.remove(entry)
+        self.collect()
+        return [f"Untagged: {wanted}"]
 
     # Unpacked layers
 
@@ -363,7 +397,11 @@ class Store:
                 self._write_index([])
 
     def _write_index(self, entries: Iterable[Descriptor]) -> None:
-        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry.to_json() for entry in entries]}
+        document = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [entry.to_json() for entry in entries],
+        }
         paths.write_whole(self.layout / "index.json", json.dumps(document, indent=1), durable=True)
 
     @contextmanager
@@ -396,7 +434,12 @@ class Store:
                     raise
                 return 0
             wanted.unlink(missing_ok=True)
-            blobs, layers = self._live()
+            try:
+                blobs, layers = self._live()
+            except BadImage:
+                return (
+                    0  # what a damaged image needs is not known: nothing goes until it is removed or repaired
+                )
             garbage = [path for path in self.blobs.directory.iterdir() if path.name not in blobs]
             garbage += self.blobs.ingest.iterdir() if self.blobs.ingest.is_dir() else []
             for path in garbage:
@@ -421,7 +464,9 @@ class Store:
         layers: set[str] = set()
         for digest, entries in self._by_manifest().items():
             manifest, config, descriptors = self._manifest(digest)
-            blobs.update(item[7:] for item in (digest, manifest, config.digest, *(one.digest for one in descriptors)))
+            blobs.update(
+                item[7:] for item in (digest, manifest, config.digest, *(one.digest for one in descriptors))
+            )
             image = self._load(digest, entries)
             layers.update(diff_id[7:] for diff_id in image.diff_ids)
             layers.update(f"chain-{chain[7:]}" for chain in image.chain_ids)
@@ -463,7 +508,9 @@ def _enter(entries: list[Descriptor], entry: Descriptor, reference: Reference | 
         return
     annotations = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
     entries.append(
-        Descriptor(entry.media_type, entry.digest, entry.size, annotations | ({REF_NAME: name} if name else {}))
+        Descriptor(
+            entry.media_type, entry.digest, entry.size, annotations | ({REF_NAME: name} if name else {})
+        )
     )
 
 

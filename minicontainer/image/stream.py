@@ -87,7 +87,7 @@ class PlainStream:
                     return
                 self._full.put(chunk)
             self._full.put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that reads
+        except BaseException as error:  # raised again in the thread that reads
             self._full.put(error)
 
     def _read(self, size: int = CHUNK) -> bytes:

@@ -34,7 +34,19 @@ class BadArchive(BadImage):
 class Entry:
     """One entry's metadata. Names are bytes: what they mean is the file system's business."""
 
-    __slots__ = ("gid", "kind", "linkname", "major", "minor", "mode", "mtime", "name", "size", "uid", "xattrs")
+    __slots__ = (
+        "gid",
+        "kind",
+        "linkname",
+        "major",
+        "minor",
+        "mode",
+        "mtime",
+        "name",
+        "size",
+        "uid",
+        "xattrs",
+    )
 
     def __init__(
         self,
@@ -91,7 +103,9 @@ class TarReader:
             header = self._header()
             if header is None:
                 if pending:
-                    raise BadArchive("the archive ends after an extended header, before the entry it belongs to")
+                    raise BadArchive(
+                        "the archive ends after an extended header, before the entry it belongs to"
+                    )
                 return
             count += 1
             if count > self._max_entries:
@@ -183,7 +197,9 @@ class TarReader:
 
     def _extended(self, size: int) -> bytes:
         if size > RECORDS_LIMIT:
-            raise BadArchive(f"an extended header of {size} bytes is larger than the limit of {RECORDS_LIMIT}")
+            raise BadArchive(
+                f"an extended header of {size} bytes is larger than the limit of {RECORDS_LIMIT}"
+            )
         data = self._take(size)
         self._padding = -size % BLOCK
         return data
@@ -201,7 +217,9 @@ def _entry(header: bytes, records: dict[bytes, bytes], long_name: bytes, long_li
     if b"\0" in name or b"\0" in linkname:
         raise BadArchive("an entry's name holds a NUL byte")
     if kind in _FILE_TYPES:
-        kind = DIRECTORY if name.endswith(b"/") else FILE  # before ustar a directory was a file whose name ends in /
+        kind = (
+            DIRECTORY if name.endswith(b"/") else FILE
+        )  # before ustar a directory was a file whose name ends in /
     if kind not in _KNOWN or any(key.startswith(b"GNU.sparse.") for key in records):
         raise BadArchive(
             f"entry {_shown(name)} has a type that layers do not use ({_shown(kind)})",
@@ -319,7 +337,9 @@ def header(entry: Entry) -> bytes:
     extension = b""
     if records:
         data = b"".join(_record(key, records[key]) for key in sorted(records))
-        extension = _block(b"PaxHeaders/entry", b"x", b"%011o\0" % len(data)) + data + bytes(-len(data) % BLOCK)
+        extension = (
+            _block(b"PaxHeaders/entry", b"x", b"%011o\0" % len(data)) + data + bytes(-len(data) % BLOCK)
+        )
     return extension + _block(
         name[:100], entry.kind, octal["size"], mode=b"%07o\0" % entry.mode, uid=octal["uid"], gid=octal["gid"],
         mtime=b"%011o\0" % seconds, linkname=entry.linkname[:100], major=entry.major, minor=entry.minor,
@@ -339,7 +359,17 @@ def _block(
 ) -> bytes:  # fmt: skip
     """One ustar header with its checksum."""
     device = b"%07o\0%07o\0" % (major, minor)
-    block = name.ljust(100, b"\0") + mode + uid + gid + size + mtime + b" " * 8 + kind + linkname.ljust(100, b"\0")
+    block = (
+        name.ljust(100, b"\0")
+        + mode
+        + uid
+        + gid
+        + size
+        + mtime
+        + b" " * 8
+        + kind
+        + linkname.ljust(100, b"\0")
+    )
     block += b"ustar\x0000" + bytes(64) + device
     block = block.ljust(BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
