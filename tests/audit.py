@@ -161,16 +161,23 @@ def data_roots() -> list[str]:
 
 
 def files() -> list[str]:
-    """Our files in the places that all programs share, and what the data roots hold, three levels down."""
+    """Our files in the places that all programs share, live containers, and what the data roots hold.
+
+    The empty directories below a run root stay, as those of any program in /run do. A data root that was chosen with
+    MINICONTAINER_ROOT may keep its images, but no container.
+    """
     found = []
     for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")):
         for prefix in PREFIXES if directory else ():
             found += glob.glob(f"{directory}/{prefix}*")
-    found += ["/run/minicontainer/" + name for name in listing("/run/minicontainer")]
+    found = [path for path in found if path != "/run/minicontainer"] + glob.glob("/run/minicontainer/*/*")
     for root in data_roots():
         for pattern in ("*", "*/*", "*/*/*"):
             found += glob.glob(f"{root}/{pattern}")
-    return found
+    for root in {os.environ.get("MINICONTAINER_ROOT"), os.environ.get("MINICONTAINER_RUN")} - {None}:
+        for pattern in ("containers/*", "names/*"):
+            found += glob.glob(f"{root}/{pattern}")
+    return sorted(set(found))
 
 
 def settings() -> list[str]:
@@ -222,10 +229,17 @@ def surplus(items: list[str], known: list[str]) -> list[str]:
     return extra
 
 
-def settle(before: Snapshot, root: int | None = None, patience: float = 5.0) -> list[str]:
-    """Compare with now, giving what is just ending `patience` seconds to be gone."""
+def settle(
+    before: Snapshot,
+    root: int | None = None,
+    *,
+    patience: float = 5.0,
+    tick: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Compare with now, giving what is just ending `patience` seconds to be gone; `tick` is called meanwhile."""
     deadline = time.monotonic() + patience
     while True:
+        tick()
         lines = compare(before, snapshot(root))
         if not lines or time.monotonic() > deadline:
             return lines

@@ -80,6 +80,7 @@ class Place:
             "JUPYTER_DATA_DIR": str(self.directory / "jupyter/data"),
             "JUPYTER_RUNTIME_DIR": str(self.directory / "jupyter/runtime"),
             "IPYTHONDIR": str(self.directory / "ipython"),
+            "TMPDIR": str(self.directory),
             "MPLCONFIGDIR": str(self.directory / "matplotlib"),
             # Every program that a suite starts finds this tree, wherever it is seen.
             "PYTHONPATH": str(REPOSITORY),
@@ -131,15 +132,8 @@ def run_pytest(
             f"--basetemp={place.disk(in_lab=in_lab)}/tmp",
             *([] if options.long else ["-m", "not long"]), *arguments, *options.extra, *present,
         ]  # fmt: skip
+        audited = [sys.executable, str(REPOSITORY / "tests/run.py"), "--audit", str(leaks)]
         if in_lab:
-            audited = [
-                sys.executable,
-                str(REPOSITORY / "tests/run.py"),
-                "--audit",
-                str(leaks),
-                "--",
-                *command,
-            ]
             lab = [sys.executable, "-m", "minicontainer.labhost.lab", "--network", "none", "--"]
             problem = subprocess.run(
                 [*lab, "true"], env=environment, capture_output=True, text=True, cwd=REPOSITORY
@@ -147,7 +141,10 @@ def run_pytest(
             if problem.returncode != 0:
                 result.skips.append((name, f"no lab host here: {' '.join(problem.stderr.split())}"))
                 return result
-            command = [*lab, *audited]
+            keep = os.pathsep.join([str(place.directory), str(REPOSITORY)])
+            command = [*lab, *audited, keep, *command]
+        else:
+            command = [*audited, "", *command]
         status = run_limited(command, environment)
         read_junit(report, status, result)
         if leaks.exists():
@@ -244,7 +241,7 @@ def rootless(options: Options) -> Result:
         return result
     import ordinary_user
 
-    arguments = ["kernel", "exercises", "notebooks"] + ["--long"] * options.long
+    arguments = ["kernel", "exercises", "notebooks", *["--long"] * options.long, *options.extra]
     try:
         with ordinary_user.OrdinaryUser(REPOSITORY) as user:
             report = user.home / "results.json"
@@ -277,39 +274,79 @@ HEAVY = ("peers",)  # only with --all, or by name
 
 
 def run_suite(name: str, options: Options) -> Result:
-    """Run one suite under the leak audit; what it left on the machine is a failure."""
+    """Run one suite; what it left on the machine is a failure, beside what it left in its private place."""
     print(f"\n━━ {name}: {(SUITES[name].__doc__ or '').splitlines()[0]}", flush=True)
     start = time.monotonic()
     before = audit.snapshot(os.getpid())
     result = SUITES[name](options)
-    for line in audit.settle(before, os.getpid()):
-        result.failures.append(f"{name}: {line}")
-    end_orphans()
+    result.failures += [f"{name}: {line}" for line in audit.settle(before, os.getpid())]
     result.seconds = time.monotonic() - start
     return result
-
-
-def end_orphans() -> None:
-    """Kill what a suite left running (the audit has told): all of it is below us, since we are its subreaper."""
-    for line in audit.processes(os.getpid()):
-        os.kill(int(line.split()[0]), signal.SIGKILL)
-
-
-def run_audited(report: Path, command: list[str]) -> int:
-    """Inside a lab host: run `command`, and write to `report` what it left in there."""
-    become_subreaper()
-    # A handler, unlike SIG_IGN, is not inherited: Ctrl-C ends the tests, and we stay to look at what is left.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    before = audit.snapshot(os.getpid())
-    status = subprocess.run(command).returncode
-    report.write_text(json.dumps(audit.settle(before, os.getpid())))
-    return 128 - status if status < 0 else status
 
 
 def become_subreaper() -> None:
     """Become the parent of every orphan below us, so that the audit finds it (man 2 prctl)."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def run_audited(report: Path, private: list[str], command: list[str]) -> int:
+    """Run `command` as its subreaper, and write to `report` what it left.
+
+    :param private: directories to keep while /tmp, /var/tmp and /dev/shm become private, inside a lab host; empty for
+        the machine's own.
+    """
+    if private:
+        private_temporary_directories(private)
+    become_subreaper()
+    before = audit.snapshot(os.getpid())
+    process = subprocess.Popen(command)
+    # Handlers, unlike SIG_IGN, are not inherited: Ctrl-C ends the tests, and we stay to look at what is left.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    status = reap_until(process.pid)
+    report.write_text(json.dumps(audit.settle(before, os.getpid(), tick=reap)))
+    for line in audit.processes(os.getpid()):
+        os.kill(int(line.split()[0]), signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def reap_until(wanted: int) -> int:
+    """Wait for process `wanted`, and for every orphan: as its new parent we must, or it stays a zombie."""
+    while True:
+        pid, status = os.wait()
+        if pid == wanted:
+            return status
+
+
+def reap() -> None:
+    """Reap what has ended, without waiting."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def private_temporary_directories(keep: list[str]) -> None:
+    """Empty /tmp, /var/tmp and /dev/shm for this mount namespace, in which only the directories `keep` are seen.
+
+    Other programs of the machine use the real ones meanwhile; in private ones, whatever is left is ours.
+    """
+    from minicontainer.linux import mount
+
+    flags = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC | mount.AT_RECURSIVE
+    for directory in ("/tmp", "/var/tmp", "/dev/shm"):
+        kept = [path for path in keep if path.startswith(directory + "/")]
+        kept = [path for path in kept if not any(path.startswith(f"{other}/") for other in kept)]
+        trees = [(path, mount.open_tree(mount.AT_FDCWD, path, flags)) for path in kept]
+        mount.mount("tmpfs", directory, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "mode=1777")
+        for path, tree in trees:
+            os.makedirs(path)
+            mount.move_mount(tree, "", mount.AT_FDCWD, path, mount.MOVE_MOUNT_F_EMPTY_PATH)
+            os.close(tree)
+    os.chdir(os.getcwd())  # the working directory may be one of the kept: seen through its new mount
 
 
 def summarize(results: list[Result]) -> int:
@@ -351,7 +388,6 @@ def main(arguments: list[str]) -> int:
     if unknown:
         parser.error(f"there is no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
     names = options.suites or [name for name in SUITES if options.all or name not in HEAVY]
-    become_subreaper()
     # ./lab may be ended by a signal other than Ctrl-C; the same clean-up runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = Options(options.long, ("-k", options.k) if options.k else ())
@@ -364,8 +400,9 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["--audit"] and sys.argv[3:4] == ["--"]:
-            sys.exit(run_audited(Path(sys.argv[2]), sys.argv[4:]))
+        if sys.argv[1:2] == ["--audit"]:  # ourselves, around a suite: REPORT DIRECTORIES-TO-KEEP COMMAND...
+            directories = [path for path in sys.argv[3].split(os.pathsep) if path]
+            sys.exit(run_audited(Path(sys.argv[2]), directories, sys.argv[4:]))
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         print("\n✗ interrupted", flush=True)

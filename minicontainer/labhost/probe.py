@@ -243,6 +243,7 @@ def in_child(function: Callable[[], str], limit: float = TIME_LIMIT) -> str:
             os.write(write, json.dumps(outcome(function)).encode())
         finally:
             os._exit(0)
+    os.setpgid(child, child)  # here too: whoever comes first
     os.close(write)
     text = b""
     try:
@@ -255,7 +256,7 @@ def in_child(function: Callable[[], str], limit: float = TIME_LIMIT) -> str:
             text += part
     finally:
         os.close(read)
-        os.kill(child, signal.SIGKILL)  # not reaped yet, so the number is still the child's
+        os.killpg(child, signal.SIGKILL)  # with what it started; not reaped yet, so the number is still the child's
         os.waitpid(child, 0)
     if not text:
         raise MinicontainerError("the probe died")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,30 +55,25 @@ def test_notices_a_process_below_the_given_one_even_when_it_left_its_session():
             process.wait()
 
 
-def test_notices_an_orphan_when_the_given_process_is_a_subreaper():
-    """As tests/run.py uses it: a daemon that detached itself from its parent is found all the same."""
-    script = (
-        "import os, signal, sys, time; sys.path.insert(0, 'tests'); import audit, run\n"
-        "run.become_subreaper()\n"
-        "before = audit.snapshot(os.getpid())\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        "        os.execvp('sleep', ['sleep', '61'])\n"
-        "    os._exit(0)\n"
-        "os.waitpid(child, 0)\n"
-        "time.sleep(0.2)\n"
-        "print('\\n'.join(audit.compare(before, audit.snapshot(os.getpid()))))\n"
-        "run.end_orphans()\n"
-        "os.wait()\n"
-        "print('after:', audit.compare(before, audit.snapshot(os.getpid())))\n"
+def test_a_suite_that_leaves_a_daemon_and_a_file_is_told_and_the_daemon_ended(tmp_path: Path):
+    """As tests/run.py does it: a program that detached itself from its parent is found all the same."""
+    left = Path(f"/var/tmp/minicontainer-left-{os.getpid()}")
+    report, number = tmp_path / "report.json", tmp_path / "pid"
+    daemon = (
+        f"import os; open({str(number)!r}, 'w').write(str(os.getpid())); os.execvp('sleep', ['sleep', '61'])"
     )
-    repository = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "left behind: process" in done.stdout and "sleep 61" in done.stdout
-    assert "after: []" in done.stdout
+    script = f'touch {left}; setsid {sys.executable} -c "{daemon}" & sleep 0.5; exit 3'
+    program = Path(audit.__file__).with_name("run.py")
+    command = [sys.executable, str(program), "--audit", str(report), "", "sh", "-c", script]
+    try:
+        assert subprocess.run(command).returncode == 3
+    finally:
+        left.unlink()
+    lines = json.loads(report.read_text())
+    daemon_pid = int(number.read_text())
+    assert f"left behind: file {left}" in lines
+    assert f"left behind: process {daemon_pid} sleep 61" in lines
+    assert audit.read(f"/proc/{daemon_pid}/cmdline") == ""
 
 
 def test_a_changed_setting_is_told_with_both_values():
