@@ -11,6 +11,7 @@ import re
 
 from minicontainer.errors import ContainerNotFound, MinicontainerError, NameConflict, UsageError
 
+# One character is enough, as for Podman; Docker asks for two.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -63,7 +64,7 @@ def check(name: str) -> str:
     if not _NAME.fullmatch(plain) or len(plain) > 255:
         raise UsageError(
             f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
-            hint="a name has at least two characters and starts with a letter or a digit",
+            hint="a name starts with a letter or a digit",
         )
     return plain
 

@@ -29,7 +29,7 @@ from minicontainer.linux.mount import (
     mount_setattr,
 )
 from minicontainer.linux.namespace import CLONE_NEWCGROUP, unshare
-from minicontainer.linux.path import open_in_root
+from minicontainer.linux.path import normal, open_in_root
 from minicontainer.linux.process import (
     close_range,
     join_session_keyring,
@@ -37,8 +37,9 @@ from minicontainer.linux.process import (
     set_dumpable,
     set_parent_death_signal,
     setdomainname,
+    sethostname,
 )
-from minicontainer.runtime import credentials, overlay
+from minicontainer.runtime import credentials, overlay, root
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.devices import make_devices, open_console
 from minicontainer.runtime.mounts import copy_of, mount_in_root, place
@@ -151,16 +152,16 @@ class Init:
         self.progress.step = "mount"
         for entry in mounts:
             call_step(self.channel, "mount", self.rootfs, entry, ours=mount_in_root)
-        root = os.open(self.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        top = os.open(self.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.progress.step = "devices"
-            self._devices(root)
+            self._devices(top)
         finally:
-            os.close(root)
+            os.close(top)
         self.progress.step = "name_host"
         if self._has("uts"):
             if config.get("hostname"):
-                call_step(self.channel, "name_host", config["hostname"])
+                call_step(self.channel, "name_host", config["hostname"], ours=sethostname)
             if config.get("domainname"):
                 setdomainname(config["domainname"])
 
@@ -173,27 +174,24 @@ class Init:
         finally:
             os.close(target)
 
-    def _devices(self, root: int) -> None:
+    def _devices(self, top: int) -> None:
         """Fill /dev where a mount for it was asked for, and make the terminal."""
-        fresh = {
-            os.path.normpath(entry["destination"]): entry.get("type")
-            for entry in self.config.get("mounts", [])
-        }
+        fresh = {normal(entry["destination"]): entry.get("type") for entry in self.config.get("mounts", [])}
         if fresh.get("/dev", "bind") not in ("bind", "none"):
-            dev = open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+            dev = open_in_root(top, "/dev", os.O_RDONLY | os.O_DIRECTORY)
             try:
-                make_devices(root, dev, self.linux.get("devices", []))
+                make_devices(top, dev, self.linux.get("devices", []))
             finally:
                 os.close(dev)
         if self.process.get("terminal"):
             self.progress.step = "terminal"
-            take_terminal(self.channel, root, self.process.get("consoleSize"))
+            take_terminal(self.channel, top, self.process.get("consoleSize"))
 
     def _enter(self) -> None:
         """Leave the old root behind, then hide what the container must not see or change."""
         self.progress.step = "enter_root"
         if self._has("mount"):
-            call_step(self.channel, "enter_root", self.rootfs)
+            call_step(self.channel, "enter_root", self.rootfs, ours=root.enter_root)
         else:
             os.chroot(self.rootfs)
             os.chdir("/")
@@ -207,7 +205,7 @@ class Init:
         self.progress.step = "mask"
         masked, read_only = self.linux.get("maskedPaths") or [], self.linux.get("readonlyPaths") or []
         if masked or read_only:
-            call_step(self.channel, "mask", masked, read_only)
+            call_step(self.channel, "mask", masked, read_only, ours=root.mask)
         propagation = self.linux.get("rootfsPropagation")
         if propagation:
             mount(None, "/", None, _PROPAGATION[propagation])
@@ -265,14 +263,14 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
 
 def take_terminal(
     channel: Channel,
-    root: int,
+    top: int,
     size: dict[str, int] | None,
     *,
     on_dev_console: bool = True,
     owner: int | None = None,
 ) -> None:
     """A terminal of the container's own as 0, 1, 2 and controlling terminal; its master side goes home."""
-    master, slave = open_console(root, size, on_dev_console=on_dev_console)
+    master, slave = open_console(top, size, on_dev_console=on_dev_console)
     if owner is not None:
         os.fchown(slave, owner, -1)
     channel.send({"console": True}, descriptor=master)
@@ -300,15 +298,15 @@ def become_the_user(channel: Channel, process: dict[str, Any], linux: dict[str, 
         personality({"LINUX": 0, "LINUX32": 8}[linux["personality"]["domain"]])
     credentials.apply_limits(process)
     cwd = process.get("cwd") or "/"
-    root = not process.get("user", {}).get("uid")
-    if root:
+    is_root = not process.get("user", {}).get("uid")
+    if is_root:
         _enter_directory(cwd, make=True)
     flags = (linux.get("seccomp") or {}).get("flags")
     late = bool(process.get("noNewPrivileges"))
     if program and not late:
         call_step(channel, "install_filter", program, *([flags] if flags else []), ours=install_filter)
     credentials.become(process)
-    if not root:
+    if not is_root:
         _enter_directory(cwd, make=False)
     found = find_program(process)
     if program and late:

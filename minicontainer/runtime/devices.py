@@ -12,7 +12,7 @@ import stat
 from typing import Any
 
 from minicontainer.linux.mount import AT_FDCWD
-from minicontainer.linux.path import make_in_root
+from minicontainer.linux.path import make_in_root, normal, open_in_root
 from minicontainer.runtime.mounts import copy_of, place
 
 DEFAULT_DEVICES = (
@@ -50,7 +50,7 @@ def make_devices(root: int, dev: int, extra: list[dict[str, Any]]) -> None:
         kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device["type"]]
         mode = kind | device.get("fileMode", 0o666)
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
-        path = os.path.normpath("/" + device["path"])
+        path = normal(device["path"])
         parent = make_in_root(root, os.path.dirname(path), directory=True)
         try:
             _make_node(root, parent, path, os.path.basename(path), mode, number)
@@ -89,8 +89,6 @@ def open_console(root: int, size: dict[str, int] | None, *, on_dev_console: bool
     import fcntl
     import struct
     import termios
-
-    from minicontainer.linux.path import open_in_root
 
     master = open_in_root(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
     fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK: unlock the slave side

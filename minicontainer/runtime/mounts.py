@@ -46,7 +46,7 @@ from minicontainer.linux.mount import (
     move_mount,
     open_tree,
 )
-from minicontainer.linux.path import is_directory, make_in_root, open_in_root
+from minicontainer.linux.path import is_directory, make_in_root, normal, open_in_root
 
 Mount = dict[str, Any]
 
@@ -131,7 +131,7 @@ def mount_in_root(rootfs: str, mount: Mount) -> None:
 
 def mount_below(root: int, mount: Mount) -> None:
     """As :func:`mount_in_root`, with the root as an open directory."""
-    destination: str = os.path.normpath("/" + mount["destination"])
+    destination: str = normal(mount["destination"])
     kind: str = mount.get("type", "none")
     options = Options(mount.get("options", []))
     source: str = mount.get("source", kind)
@@ -141,10 +141,10 @@ def mount_below(root: int, mount: Mount) -> None:
     if options.bind or kind in ("bind", "none") and "source" in mount:
         _mount_bind(root, destination, source, options)
         return
-    if kind != "proc":
-        _refuse_proc(destination)
     target = make_in_root(root, destination, directory=True)
     try:
+        if kind != "proc":
+            _refuse_proc(root, target)
         tree = new_filesystem(kind, options.data, options.set, source)
         _finish(tree, options)
         place(tree, target)
@@ -158,7 +158,6 @@ def mount_below(root: int, mount: Mount) -> None:
 
 def _mount_bind(root: int, destination: str, source: str, options: Options) -> None:
     """Show the host's file or directory `source` at `destination`."""
-    _refuse_proc(destination)
     tree = copy_of(AT_FDCWD, source, recursive=options.recursive)
     try:
         target = make_in_root(root, destination, directory=is_directory(tree))
@@ -166,10 +165,11 @@ def _mount_bind(root: int, destination: str, source: str, options: Options) -> N
         os.close(tree)
         raise
     try:
+        _refuse_proc(root, target)
         if options.set or options.clear:
             mount_setattr(tree, "", AT_EMPTY_PATH, set=options.set, clear=options.clear)
         _finish(tree, options)
-        place(tree, target)
+        place(tree, target)  # closes it; before that, the end of this process does
     finally:
         os.close(target)
 
@@ -190,13 +190,18 @@ _PROC_ALLOWED = frozenset(
 )
 
 
-def _refuse_proc(destination: str) -> None:
-    """No volume over /proc: its files are where the runtime itself writes (CVE-2019-16884, CVE-2019-19921)."""
-    if (destination == "/proc" or destination.startswith("/proc/")) and destination not in _PROC_ALLOWED:
+def _refuse_proc(root: int, target: int) -> None:
+    """No volume over /proc: its files are where the runtime itself writes (CVE-2019-16884, CVE-2019-19921).
+
+    What counts is where the target really is, after all links of the image have been followed.
+    """
+    below = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
+    path = os.readlink(f"/proc/self/fd/{target}").removeprefix(below)
+    if (path == "/proc" or path.startswith("/proc/")) and path not in _PROC_ALLOWED:
         raise StepError(
-            f"mount: {destination} is inside /proc and cannot be covered",
+            f"mount: {path} is inside /proc and cannot be covered",
             step="mount",
-            path=destination,
+            path=path,
             hint="choose another path in the container for this volume",
         )
 

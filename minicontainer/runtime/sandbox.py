@@ -217,9 +217,22 @@ def _keeper(args: dict[str, Any], fds: list[int]) -> int:
                 128 + os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
             )
             break
+    if ended:
+        _let_descendants_end(0.25)
     leftovers = _kill_descendants()
     _record(result, "k", {"status": status, "timed_out": not ended, "leftovers": leftovers})
     return 0
+
+
+def _let_descendants_end(seconds: float) -> None:
+    """Give processes that the subject left a moment to end by themselves: a copy of it may be about to report."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+        except ChildProcessError:
+            return
 
 
 def _kill_descendants() -> int:

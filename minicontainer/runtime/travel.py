@@ -78,7 +78,8 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
 def call_step(channel: Channel, name: str, *arguments: Any, ours: Callable[..., Any] | None = None) -> Any:
     """Call the step in force: our own directly, a learner's with its prints caught, in a time limit.
 
-    :param ours: the package's function where the caller has it at hand already.
+    :param ours: the package's function where the caller has it at hand; after the root has changed it must be given,
+        since looking it up may import a module.
     :raises StepError: where the learner's function raised, ran out of time or tried to leave; with their traceback.
     """
     learners = steps.active().get(name)
