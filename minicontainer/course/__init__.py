@@ -13,11 +13,12 @@ The learner's functions never run in the notebook's kernel: :mod:`.stage` says w
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 __all__ = ["check", "checks", "clean", "generate", "sh", "show"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Load the helpers on first use: a notebook that only checks should not wait for the pictures."""
     if name == "sh":
         from minicontainer.course.shell import sh

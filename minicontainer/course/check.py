@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from minicontainer.course import stage
+from minicontainer.course import dispatch
 from minicontainer.course.items import Behaviour, Item, all_items, get, register
 from minicontainer.course.report import Report, Row, shorten, show_value
 
@@ -72,7 +72,7 @@ class Trial:
         :param scene: module-level function ``scene(stage, *parameters)``, see :mod:`minicontainer.course.stage`.
         :param rows: the behaviours that are lost when the function's process ends before its time; None is returned.
         """
-        answer = stage.play(
+        answer = dispatch.play(
             scene,
             self._packed,
             parameters,
@@ -95,16 +95,13 @@ class Trial:
     def expect(self, key: str, expected: object, got: object, *, passed: bool | None = None) -> None:
         """Say what was expected for a behaviour and what was seen; it is kept only if every such call agrees.
 
-        Strings are shown as they are when `passed` is given, and as Python writes them when they are compared.
+        :param passed: the verdict, where it is not whether the two are equal and of one type.
         """
         if passed is None:
             passed = type(expected) is type(got) and expected == got
-            texts = show_value(expected), show_value(got)
-        else:
-            texts = tuple(shorten(value) if isinstance(value, str) else show_value(value) for value in (expected, got))
         before = self._seen.get(key)
         if before is None or before[0]:
-            self._seen[key] = (passed, *texts)
+            self._seen[key] = (passed, _text(expected), _text(got))
 
     def rows(self, reason: str) -> tuple[Row, ...]:
         """The verdicts; a behaviour that was never decided is lost, with `reason`."""
@@ -141,7 +138,9 @@ def item(
         declared = Item(identity, lab, name, signature, title, stars, behaviours, needs, step, limit)
 
         @functools.wraps(body)
-        def check(function: Callable[..., Any] | bytes, *, hidden: bool = False, seed: object = None) -> Report:
+        def check(
+            function: Callable[..., Any] | bytes, *, hidden: bool = False, seed: object = None
+        ) -> Report:
             return _check(declared, body, function, hidden=hidden, seed=seed)
 
         check.item = declared  # type: ignore[attr-defined]
@@ -152,13 +151,19 @@ def item(
 
 
 def _check(
-    declared: Item, body: Callable[[Trial], None], function: Callable[..., Any] | bytes, *, hidden: bool, seed: object
+    declared: Item,
+    body: Callable[[Trial], None],
+    function: Callable[..., Any] | bytes,
+    *,
+    hidden: bool,
+    seed: object,
 ) -> Report:
     """Run a check body so that nothing escapes from it but a report."""
-    if not isinstance(function, bytes) and not callable(function):
-        return _nothing(declared, f"{declared.name} is not a function but {shorten(repr(function))}")
+    given: object = function  # a learner may have given the name to anything
+    if not isinstance(given, bytes) and not callable(given):
+        return _nothing(declared, f"{declared.name} is not a function but a {type(given).__name__}")
     try:
-        packed = function if isinstance(function, bytes) else stage.pack(function)
+        packed = given if isinstance(given, bytes) else dispatch.pack(given)
     except Exception as error:  # whatever the function drags along may refuse to be pickled, in its own words
         return _nothing(declared, f"the function cannot be sent to another process: {_one_line(error)}")
     trial = Trial(declared, packed, hidden=hidden, seed=seed)
@@ -169,7 +174,9 @@ def _check(
     except _Stop as stop:
         note = reason = stop.note
         gradable = stop.gradable
-    except Exception as error:  # a flaw of the check, or of the machine: the learner gets a row, never a traceback
+    except (
+        Exception
+    ) as error:  # a flaw of the check, or of the machine: the learner gets a row, never a traceback
         note = reason = f"the check itself failed: {_one_line(error)}"
     finally:
         trial.close()
@@ -177,8 +184,14 @@ def _check(
     return Report(declared, rows, note, shorten(trial.output, 2000), gradable)
 
 
+def _text(value: object) -> str:
+    return shorten(value) if isinstance(value, str) else show_value(value)
+
+
 def _nothing(declared: Item, note: str) -> Report:
-    rows = tuple(Row(each.text, each.text, note, each.where, each.points, False) for each in declared.behaviours)
+    rows = tuple(
+        Row(each.text, each.text, note, each.where, each.points, False) for each in declared.behaviours
+    )
     return Report(declared, rows, note)
 
 
@@ -190,7 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
     """``python -m minicontainer.course.check --list``: one line per item."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python -m minicontainer.course.check", description="The course's items.")
+    parser = argparse.ArgumentParser(
+        prog="python -m minicontainer.course.check", description="The course's items."
+    )
     parser.add_argument("--list", action="store_true", required=True, help="list all graded items")
     parser.parse_args(arguments)
     items = all_items()

@@ -22,7 +22,7 @@ _before: set[str] = set()
 
 
 def mark() -> None:
-    """Remember what is there now, in a notebook's first cell: it was there before and is not the notebook's to clear."""
+    """Remember, in a notebook's first cell, what is there already and is not the notebook's to clear."""
     _before.clear()
     _before.update(_everything(os.getpid()))
 
@@ -73,7 +73,9 @@ def _is_jupyters(process: proc.Process) -> bool:
 
 
 def _containers() -> list[str]:
-    records = sorted(glob.glob(os.path.join(glob.escape(str(paths.data_root())), "containers", "*", "record.json")))
+    records = sorted(
+        glob.glob(os.path.join(glob.escape(str(paths.data_root())), "containers", "*", "record.json"))
+    )
     return [f"container {os.path.basename(os.path.dirname(record))[:12]}" for record in records]
 
 

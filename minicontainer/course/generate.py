@@ -150,9 +150,13 @@ def checksum(cell: Cell) -> str:
 def examine(lab: str, source: Notebook, items: list[Item]) -> Iterator[str]:
     """What is wrong with a source, one line each: ids, items, points, hidden cases, forgotten outputs."""
     ids = [cell.get("id", "") for cell in source["cells"]]
-    for name in {name for name in ids if ids.count(name) > 1 or not re.fullmatch(r"[a-z][a-z0-9-]{1,63}", name)}:
+    for name in {
+        name for name in ids if ids.count(name) > 1 or not re.fullmatch(r"[a-z][a-z0-9-]{1,63}", name)
+    }:
         yield f"the cell id {name!r} is not unique, or not in words"
-    grade_ids = [cell["metadata"]["nbgrader"]["grade_id"] for cell in source["cells"] if "nbgrader" in cell["metadata"]]
+    grade_ids = [
+        cell["metadata"]["nbgrader"]["grade_id"] for cell in source["cells"] if "nbgrader" in cell["metadata"]
+    ]
     for name in {name for name in grade_ids if grade_ids.count(name) > 1}:
         yield f"the grade_id {name!r} is given twice"
     graded = {}
@@ -163,7 +167,9 @@ def examine(lab: str, source: Notebook, items: list[Item]) -> Iterator[str]:
             graded[cell["metadata"].get("minicontainer", {}).get("item")] = cell
     expected = {item.id: item for item in items if item.lab == lab}
     for name in sorted(expected.keys() ^ graded.keys(), key=str):
-        yield f"the item {name} " + ("has no check cell" if name in expected else "is not known to the checks")
+        yield f"the item {name} " + (
+            "has no check cell" if name in expected else "is not known to the checks"
+        )
     for name in expected.keys() & graded.keys():
         yield from _examine_check(expected[name], graded[name])
 
@@ -189,7 +195,9 @@ def course_root(start: Path | None = None) -> Path:
     for directory in (here, *here.parents, Path(__file__).resolve().parents[2]):
         if (directory / "solutions").is_dir():
             return directory
-    raise SourceError(f"there is no directory solutions/ in {here} or above it", hint="run it in the project's checkout")
+    raise SourceError(
+        f"there is no directory solutions/ in {here} or above it", hint="run it in the project's checkout"
+    )
 
 
 def sources(root: Path) -> list[Path]:
@@ -221,7 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m minicontainer.course.generate", description="Make exercises/ from solutions/."
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where exercises/ differ")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; end with 1 where exercises/ differ"
+    )
     parser.add_argument("--root", type=Path, help="the directory that holds solutions/ and exercises/")
     options = parser.parse_args(arguments)
     try:
@@ -231,7 +241,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"generate: {error}", file=sys.stderr)
         return error.exit_code
     present = set((root / "exercises").glob("*/*.ipynb"))
-    different = [path for path, text in made.items() if path not in present or path.read_text(encoding="utf-8") != text]
+    different = [
+        path for path, text in made.items() if path not in present or path.read_text(encoding="utf-8") != text
+    ]
     stray = sorted(present - made.keys())
     if options.check:
         for path in [*different, *stray]:

@@ -29,6 +29,16 @@ class Behaviour:
     points: int
     where: str = ""
 
+    @classmethod
+    def table(cls, text: str) -> tuple[Behaviour, ...]:
+        """Behaviours from pairs of lines: ``key points what it does``, and below it where to look."""
+        lines = text.strip().splitlines()
+        rows = [
+            (*line.split(maxsplit=2), where.strip())
+            for line, where in zip(lines[::2], lines[1::2], strict=True)
+        ]
+        return tuple(cls(key, text, int(points), where) for key, points, text, where in rows)
+
 
 @dataclass(frozen=True)
 class Item:

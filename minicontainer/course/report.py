@@ -68,7 +68,9 @@ class Report:
             lines.append(f"  {self.note}")
         for row in self.rows:
             glyph, word = _WORDS[row.passed]
-            lines.append(f"  {glyph} {word:<6} {row.points if row.passed else 0}/{row.points}  {row.behaviour}")
+            lines.append(
+                f"  {glyph} {word:<6} {row.points if row.passed else 0}/{row.points}  {row.behaviour}"
+            )
             if not row.passed:
                 lines.append(f"      expected: {row.expected}")
                 lines.append(f"      got:      {row.got}")
@@ -93,7 +95,9 @@ class Report:
         ]
         if self.rows:
             heads = ("", "points", "behaviour", "expected", "got", "where to look")
-            cells = "".join(f'<th scope="col" style="text-align:left">{head or "result"}</th>' for head in heads)
+            cells = "".join(
+                f'<th scope="col" style="text-align:left">{head or "result"}</th>' for head in heads
+            )
             parts.append(f"<thead><tr>{cells}</tr></thead><tbody>")
             parts.extend(_html_row(row) for row in self.rows)
             parts.append("</tbody>")
@@ -146,5 +150,7 @@ def show_value(value: object) -> str:
     if isinstance(value, str):
         return shorten(repr(value))
     if isinstance(value, (set, frozenset)):
-        return shorten("{" + ", ".join(sorted(repr(element) for element in value)) + "}") if value else "set()"
+        return (
+            shorten("{" + ", ".join(sorted(repr(element) for element in value)) + "}") if value else "set()"
+        )
     return shorten(repr(value))

@@ -87,7 +87,12 @@ def _failure(error: BaseException, function: Callable[..., Any] | None) -> dict[
         text, lines = str(error), travel.learners_traceback(error, function)
     except Exception:  # an exception class of the learner's whose __str__ fails
         text, lines = "(its text cannot be shown)", ""
-    return {"error": text[:1000], "name": type(error).__name__, "number": _number(error), "traceback": lines[-4000:]} | {
+    return {
+        "error": text[:1000],
+        "name": type(error).__name__,
+        "number": _number(error),
+        "traceback": lines[-4000:],
+    } | {
         "not_attempted": isinstance(error, NotImplementedError),
         "os_error": isinstance(error, OSError),
     }
@@ -183,7 +188,11 @@ def _prepare(private: bool, user: tuple[int, int] | None) -> dict[str, Any]:
     """Make the keeper's surroundings its own: ids, mounts that spread nowhere, a /proc of its PID namespace."""
     if user is not None:
         # One id mapped to itself-as-root needs no privilege, provided that setgroups is given up first.
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user[0]} 1"), ("gid_map", f"0 {user[1]} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {user[0]} 1"),
+            ("gid_map", f"0 {user[1]} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     if not private:

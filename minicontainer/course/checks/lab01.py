@@ -19,7 +19,15 @@ from minicontainer.course.subject import Link
 from minicontainer.linux.path import open_in_root
 
 # ------------------------------------------------------------------------------------------------ exit_status
-_DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR2)
+_DEADLY = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGKILL,
+    signal.SIGSEGV,
+    signal.SIGPIPE,
+    signal.SIGTERM,
+    signal.SIGUSR2,
+)
 
 
 @item(
@@ -28,11 +36,14 @@ _DEADLY = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGSEGV, signal.
     title="Say how a process ended, as a shell does",
     stars=1,
     step="exit_status",
-    behaviours=(
-        Behaviour("exited", "a process that called exit(n) gives n", 1, "man 2 wait: WIFEXITED, WEXITSTATUS"),
-        Behaviour("killed", "a process killed by signal n gives 128 + n", 1, "man 2 wait: WIFSIGNALED, WTERMSIG"),
-        Behaviour("core", "a core dump changes nothing: still 128 + n", 1, "man 2 wait: WCOREDUMP is bit 7, not part of the signal"),
-    ),
+    behaviours=Behaviour.table("""
+        exited 1 a process that called exit(n) gives n
+            man 2 wait: WIFEXITED, WEXITSTATUS
+        killed 1 a process killed by signal n gives 128 + n
+            man 2 wait: WIFSIGNALED, WTERMSIG
+        core 1 a core dump changes nothing: still 128 + n
+            man 2 wait: WCOREDUMP is bit 7, not part of the signal
+    """),
 )
 def exit_status(trial: Trial) -> None:
     codes = [0, *trial.rng.sample(range(1, 256), 6 if trial.hidden else 3)]
@@ -67,7 +78,11 @@ def play_call_and_pause(link: Link, *arguments: Any) -> None:
 
 def as_data(call: Call) -> dict[str, Any]:
     """A call as the checker gets it: the value where it is a plain one, and always a text."""
-    plain = call.value if isinstance(call.value, (int, float, str)) and not hasattr(call.value, "__slots__") else None
+    plain = (
+        call.value
+        if isinstance(call.value, (int, float, str)) and not hasattr(call.value, "__slots__")
+        else None
+    )
     return {"value": plain, "text": str(call), "returned": call.returned, "os_error": call.os_error}
 
 
@@ -82,25 +97,38 @@ _PROGRAM = '#!/bin/sh\nread order < "$0.gate"\neval "$order"\n'
     signature="(argv: list[str], env: dict[str, str]) -> int",
     title="Run a program and wait for it",
     stars=2,
-    behaviours=(
-        Behaviour("child", "the program runs as a child process of the caller, with argv as it was given", 1, "man 2 fork; /proc/PID/stat field 4, /proc/PID/cmdline"),
-        Behaviour("env", "its environment is exactly env, and it is found on env's PATH", 1, "man 3 exec: execvpe; /proc/PID/environ"),
-        Behaviour("waits", "run returns when the program has ended, and leaves no zombie", 1, "man 2 wait; state Z in /proc/PID/status"),
-        Behaviour("status", "its result is the exit code, or 128 + n after signal n", 1, "man 2 wait: WIFEXITED, WIFSIGNALED"),
-        Behaviour("missing", "127 for a program that does not exist, 126 for one that cannot be executed", 1, "man 3 exec: ENOENT, EACCES; man 1 bash: EXIT STATUS"),
-        Behaviour("leak", "after a failed exec the child ends itself: only one process returns to the caller", 1, "man 2 _exit: os._exit in the child"),
-    ),
+    behaviours=Behaviour.table("""
+        child 1 the program runs as a child process of the caller, with argv as it was given
+            man 2 fork; /proc/PID/stat field 4, /proc/PID/cmdline
+        env 1 its environment is exactly env, and it is found on env's PATH
+            man 3 exec: execvpe; /proc/PID/environ
+        waits 1 run returns when the program has ended, and leaves no zombie
+            man 2 wait; state Z in /proc/PID/status
+        status 1 its result is the exit code, or 128 + n after signal n
+            man 2 wait: WIFEXITED, WIFSIGNALED
+        missing 1 127 for a program that does not exist, 126 for one that cannot be executed
+            man 3 exec: ENOENT, EACCES; man 1 bash: EXIT STATUS
+        leak 1 after a failed exec the child ends itself: only one process returns to the caller
+            man 2 _exit: os._exit in the child
+    """),
 )
 def run(trial: Trial) -> None:
     for _ in range(2 if trial.hidden else 1):
-        code, number = trial.rng.randrange(3, 125), int(trial.rng.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1)))
+        code, number = (
+            trial.rng.randrange(3, 125),
+            int(trial.rng.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1))),
+        )
         for order, expected in ((f"exit {code}", code), (f"kill -{number} $$", 128 + number)):
             words = [f"{trial.word()} $HOME '{trial.word()}'", "--", "", trial.word(3)]
             env = {trial.word().upper(): f"{trial.word()} {trial.word()}"}
-            seen = trial.watch(scene_run, trial.word(), False, words, env, order, rows=("child", "waits", "status"))
+            seen = trial.watch(
+                scene_run, trial.word(), False, words, env, order, rows=("child", "waits", "status")
+            )
             if seen is not None:
                 _judge_run(trial, seen, expected)
-    seen = trial.watch(scene_run, trial.word(), True, ["x"], {trial.word().upper(): "1"}, "exit 0", rows=("env",))
+    seen = trial.watch(
+        scene_run, trial.word(), True, ["x"], {trial.word().upper(): "1"}, "exit 0", rows=("env",)
+    )
     if seen is not None:
         if seen["running"]:
             _judge_environment(trial, seen)
@@ -114,10 +142,20 @@ def _judge_run(trial: Trial, seen: dict[str, Any], expected: int) -> None:
     running, call = seen["running"], seen["call"]
     if running is None:
         for key in ("child", "env", "waits", "status"):
-            trial.expect(key, "the program running", f"no such process; run gave {call['text']}", passed=False)
+            trial.expect(
+                key, "the program running", f"no such process; run gave {call['text']}", passed=False
+            )
         return
-    what = "a child of the caller" if running["child"] else f"process {running['pid']}, child of {running['parent']}"
-    trial.expect("child", f"a child of the caller with the arguments {seen['words']}", f"{what} with the arguments {running['words']}")
+    what = (
+        "a child of the caller"
+        if running["child"]
+        else f"process {running['pid']}, child of {running['parent']}"
+    )
+    trial.expect(
+        "child",
+        f"a child of the caller with the arguments {seen['words']}",
+        f"{what} with the arguments {running['words']}",
+    )
     _judge_environment(trial, seen)
     if seen["early"]:
         trial.expect("waits", "run waiting", "run had returned while the program was running", passed=False)
@@ -133,7 +171,11 @@ def _judge_environment(trial: Trial, seen: dict[str, Any]) -> None:
     # Names only: what is too much there is the caller's own environment, which is nobody else's business.
     more, less = sorted(got.keys() - expected.keys()), sorted(expected.keys() - got.keys())
     wrong = sorted(name for name in expected.keys() & got.keys() if expected[name] != got[name])
-    parts = [f"{word}: {', '.join(names)}" for word, names in (("too many", more), ("missing", less), ("other value", wrong)) if names]
+    parts = [
+        f"{word}: {', '.join(names)}"
+        for word, names in (("too many", more), ("missing", less), ("other value", wrong))
+        if names
+    ]
     exactly = f"exactly {', '.join(sorted(expected))}"
     trial.expect("env", exactly, "; ".join(parts) or exactly)
 
@@ -184,7 +226,9 @@ def scene_run(
     if running:
         gate.open(order)
     call = subject.call()
-    left = [f"PID {subject.inside(each)} ({each.name}, state {each.state})" for each in proc.children(subject.pid)]
+    left = [
+        f"PID {subject.inside(each)} ({each.name}, state {each.state})" for each in proc.children(subject.pid)
+    ]
     return {
         "running": running, "early": early, "call": as_data(call), "left": ", ".join(left),
         "name": name, "words": words, "env": env, "order": order,
@@ -248,17 +292,22 @@ _PRINTERS: dict[str, list[str]] = {
     title="Fill a directory with programs and all that they need to start",
     stars=2,
     needs=("chroot",),
-    behaviours=(
-        Behaviour("there", "each program is found under its own path below rootfs, and is executable", 1, "man 1 ls: -l below rootfs; man 7 path_resolution"),
-        Behaviour("start", "each program starts when rootfs is the root, and does its work", 2, "ldd PROGRAM: every line with a path, the loader's too; man 8 ld.so"),
-        Behaviour("own", "the files are copies: no link ties them to the files outside", 1, "man 1 stat: the inode numbers inside and outside"),
-    ),
+    behaviours=Behaviour.table("""
+        there 1 each program is found under its own path below rootfs, and is executable
+            man 1 ls: -l below rootfs; man 7 path_resolution
+        start 2 each program starts when rootfs is the root, and does its work
+            ldd PROGRAM: every line with a path, the loader's too; man 8 ld.so
+        own 1 the files are copies: no link ties them to the files outside
+            man 1 stat: the inode numbers inside and outside
+    """),
 )
 def make_rootfs(trial: Trial) -> None:
     present = {name: path for name in _PRINTERS if (path := shutil.which(name, path=_SYSTEM_PATH))}
     rich = [name for name in ("grep", "sed") if name in present]
     plain = [name for name in present if name not in rich]
-    names = trial.rng.sample(rich, min(len(rich), 1)) + trial.rng.sample(plain, min(len(plain), 3 if trial.hidden else 1))
+    names = trial.rng.sample(rich, min(len(rich), 1)) + trial.rng.sample(
+        plain, min(len(plain), 3 if trial.hidden else 1)
+    )
     shell = shutil.which("sh", path=_SYSTEM_PATH) or "/bin/sh"
     word, code = trial.word(), trial.rng.randrange(3, 125)
     commands = [[shell, "-c", f"echo {word}; exit {code}"]]
@@ -272,10 +321,16 @@ def make_rootfs(trial: Trial) -> None:
         program = command[0]
         failed = "" if call["returned"] else f"; make_rootfs raised {call['text']}"
         there = facts["file"] == "an executable file"
-        trial.expect("there", f"{program}: an executable file", f"{program}: {facts['file']}{failed}", passed=there)
+        trial.expect(
+            "there", f"{program}: an executable file", f"{program}: {facts['file']}{failed}", passed=there
+        )
         status = code if command[1:2] == ["-c"] else 0
         expected = f"{program}: prints {word}, exit status {status}"
-        got = f"{program}: prints {facts['printed']}, exit status {facts['status']}" if facts["status"] is not None else f"{program}: {facts['trouble']}"
+        got = (
+            f"{program}: prints {facts['printed']}, exit status {facts['status']}"
+            if facts["status"] is not None
+            else f"{program}: {facts['trouble']}"
+        )
         trial.expect("start", expected, got + failed, passed=expected == got and there)
         trial.expect("own", f"{program}: a copy", f"{program}: {facts['kind']}")
 
@@ -353,11 +408,14 @@ def _exec_in_root(rootfs: str, command: list[str], output: int) -> None:
     title="Move this process into another root",
     stars=1,
     needs=("chroot",),
-    behaviours=(
-        Behaviour("root", "the root of the process is rootfs", 1, "man 2 chroot; ls -l /proc/PID/root"),
-        Behaviour("cwd", "its working directory is / of the new root, so that no .. leads out", 2, "man 2 chroot: it does not change the working directory; ls -l /proc/PID/cwd"),
-        Behaviour("failure", "a rootfs that is missing, or no directory, raises OSError and moves nothing", 1, "man 2 chroot: ENOENT, ENOTDIR"),
-    ),
+    behaviours=Behaviour.table("""
+        root 1 the root of the process is rootfs
+            man 2 chroot; ls -l /proc/PID/root
+        cwd 2 its working directory is / of the new root, so that no .. leads out
+            man 2 chroot: it does not change the working directory; ls -l /proc/PID/cwd
+        failure 1 a rootfs that is missing, or no directory, raises OSError and moves nothing
+            man 2 chroot: ENOENT, ENOTDIR
+    """),
 )
 def enter_chroot(trial: Trial) -> None:
     entered = False
@@ -367,8 +425,18 @@ def enter_chroot(trial: Trial) -> None:
             continue
         failed = "" if seen["call"]["returned"] else f" ({seen['call']['text']})"
         entered = seen["entered"]
-        trial.expect("root", f"/proc/PID/root is {seen['rootfs']}", f"/proc/PID/root is {seen['root']}{failed}", passed=entered)
-        trial.expect("cwd", f"/proc/PID/cwd is {seen['rootfs']}", f"/proc/PID/cwd is {seen['cwd']}{failed}", passed=seen["inside"])
+        trial.expect(
+            "root",
+            f"/proc/PID/root is {seen['rootfs']}",
+            f"/proc/PID/root is {seen['root']}{failed}",
+            passed=entered,
+        )
+        trial.expect(
+            "cwd",
+            f"/proc/PID/cwd is {seen['rootfs']}",
+            f"/proc/PID/cwd is {seen['cwd']}{failed}",
+            passed=seen["inside"],
+        )
     for kind in ("missing", "file"):
         seen = trial.watch(scene_enter_chroot, kind, trial.word(), rows=("failure",))
         if seen is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from typing import Any
 
 from minicontainer.course import proc
@@ -40,11 +39,14 @@ def _choose(trial: Trial, *, without: str = "") -> list[str]:
     title="Say which namespaces two processes share",
     stars=1,
     needs=("namespaces", "proc"),
-    behaviours=(
-        Behaviour("same", "two processes that share everything: all names, without the two ..._for_children", 1, "ls /proc/PID/ns; man 7 namespaces"),
-        Behaviour("differ", "a process in new namespaces: all names but those", 2, "ls -li /proc/PID/ns: the same inode number is the same namespace"),
-        Behaviour("gone", "OSError where one of the processes is gone", 1, "man 5 proc: /proc/PID vanishes with the process"),
-    ),
+    behaviours=Behaviour.table("""
+        same 1 two processes that share everything: all names, without the two ..._for_children
+            ls /proc/PID/ns; man 7 namespaces
+        differ 2 a process in new namespaces: all names but those
+            ls -li /proc/PID/ns: the same inode number is the same namespace
+        gone 1 OSError where one of the processes is gone
+            man 5 proc: /proc/PID vanishes with the process
+    """),
 )
 def shared_namespaces(trial: Trial) -> None:
     groups = [[], [], *(_choose(trial) for _ in range(4 if trial.hidden else 2))]
@@ -60,8 +62,14 @@ def shared_namespaces(trial: Trial) -> None:
         got: object = set(case["value"]) if case["value"] is not None else call["text"]
         trial.expect(key, _sorted(expected), _sorted(got), passed=passed)
     gone = seen["gone"]["os_error"]
-    text = seen["gone"]["text"] if right or not gone else f"{seen['gone']['text']}, as for processes that are there"
-    trial.expect("gone", "OSError", text, passed=gone and any(case["value"] is not None for case in seen["cases"]))
+    text = (
+        seen["gone"]["text"]
+        if right or not gone
+        else f"{seen['gone']['text']}, as for processes that are there"
+    )
+    trial.expect(
+        "gone", "OSError", text, passed=gone and any(case["value"] is not None for case in seen["cases"])
+    )
 
 
 def _sorted(names: object) -> object:
@@ -71,7 +79,11 @@ def _sorted(names: object) -> object:
 def scene_shared(stage: Stage, flags: list[int]) -> dict[str, Any]:
     """Some processes with namespaces of their own; the truth about them from outside, beside the function's answer."""
     count = len(flags)
-    pairs = [[0, 1], *([0, index] for index in range(2, count)), *([index, index - 1] for index in range(2, count))]
+    pairs = [
+        [0, 1],
+        *([0, index] for index in range(2, count)),
+        *([index, index - 1] for index in range(2, count)),
+    ]
     subject = stage.start(play_shared, flags, pairs)
     pids = subject.said("pids")["pids"]
     processes = [subject.find(pid) for pid in pids]
@@ -122,13 +134,18 @@ def _sleeper(flags: int) -> int:
     stars=2,
     needs=("namespaces",),
     step="isolate",
-    behaviours=(
-        Behaviour("new", "child() runs in new namespaces of each kind in flags, and of no other kind", 2, "ls -l /proc/PID/ns of the child and of the caller; man 2 clone"),
-        Behaviour("caller", "the caller's own namespaces, and those of its later children, stay as they were", 1, "/proc/PID/ns/* and pid_for_children of the caller; man 2 unshare"),
-        Behaviour("pid", "the result is the child's PID, given while the child is still running", 1, "man 2 clone: RETURN VALUE; /proc/PID/status: NSpid"),
-        Behaviour("status", "the exit status of the process is what child() returned", 1, "man 2 _exit; man 2 wait"),
-        Behaviour("leak", "where child() raises, its process ends with another status than 0, and never returns to the caller", 1, "try: ... finally: os._exit(...)"),
-    ),
+    behaviours=Behaviour.table("""
+        new 2 child() runs in new namespaces of each kind in flags, and of no other kind
+            ls -l /proc/PID/ns of the child and of the caller; man 2 clone
+        caller 1 the caller's own namespaces, and those of its later children, stay as they were
+            /proc/PID/ns/* and pid_for_children of the caller; man 2 unshare
+        pid 1 the result is the child's PID, given while the child is still running
+            man 2 clone: RETURN VALUE; /proc/PID/status: NSpid
+        status 1 the exit status of the process is what child() returned
+            man 2 _exit; man 2 wait
+        leak 1 where child() raises, its process ends with another status than 0, and never returns to the caller
+            try: ... finally: os._exit(...)
+    """),
 )
 def isolate(trial: Trial) -> None:
     for _ in range(2 if trial.hidden else 1):
@@ -148,16 +165,30 @@ def isolate(trial: Trial) -> None:
 def _judge_isolate(trial: Trial, seen: dict[str, Any], kinds: list[str], status: int) -> None:
     result = seen["call"]["text"] if seen["call"] else "nothing yet"
     if seen["kinds"] is None:
-        got = f"no child process; isolate gave {result}" if not seen["own"] else "child() ran in the caller itself"
+        got = (
+            f"no child process; isolate gave {result}"
+            if not seen["own"]
+            else "child() ran in the caller itself"
+        )
         for key in ("new", "caller", "pid", "status"):
             trial.expect(key, "a new process that runs child()", got, passed=False)
         return
-    trial.expect("new", "new: " + ", ".join(kinds), "new: " + (", ".join(seen["kinds"]) or "none"), passed=seen["kinds"] == kinds)
+    trial.expect(
+        "new",
+        "new: " + ", ".join(kinds),
+        "new: " + (", ".join(seen["kinds"]) or "none"),
+        passed=seen["kinds"] == kinds,
+    )
     changed = ", ".join(seen["changed"])
     trial.expect("caller", "nothing changed", f"changed: {changed}" if changed else "nothing changed")
     expected = f"{seen['pid']}, while child() runs"
     got = f"{result}, while child() runs" if seen["early"] else f"{result}, only after child() had ended"
-    trial.expect("pid", expected, got, passed=seen["early"] and seen["call"]["value"] == seen["pid"] and result == str(seen["pid"]))
+    trial.expect(
+        "pid",
+        expected,
+        got,
+        passed=seen["early"] and seen["call"]["value"] == seen["pid"] and result == str(seen["pid"]),
+    )
     ended = f"exit status {seen['status']}" if seen["status"] is not None else seen["trouble"]
     trial.expect("status", f"exit status {status}", ended)
 
@@ -168,7 +199,13 @@ def scene_isolate(stage: Stage, flags: int, status: int) -> dict[str, Any]:
     subject = stage.start(play_isolate, flags, status, gate.path)
     before = _spaces(subject.pid)
     subject.resume()
-    seen: dict[str, Any] = {"kinds": None, "own": False, "call": None, "status": None, "trouble": "it could not be waited for"}
+    seen: dict[str, Any] = {
+        "kinds": None,
+        "own": False,
+        "call": None,
+        "status": None,
+        "trouble": "it could not be waited for",
+    }
     stage.until(lambda: subject.has_said_word("child") or subject.over(), 2.0)
     # isolate may well return before its child has come to speak.
     heard = stage.until(lambda: subject.has_said_word("child") or not proc.children(subject.pid), 0.5)
@@ -260,7 +297,7 @@ def play_isolate_failing(link: Link, flags: int, text: str) -> None:
 # ------------------------------------------------------------------------------------------------------- init
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _WAITS = '#!/bin/sh\n: > "$0.ready"\nread order < "$0.gate"\neval "$order"\n'
-_ORPHANS = '#!/bin/sh\nfor i in 1 2 3; do ( sleep 0.02 & ); done\n: > "$0.ready"\nread order < "$0.gate"\neval "$order"\n'
+_ORPHANS = "#!/bin/sh\nfor i in 1 2 3; do ( sleep 0.02 & ); done\n" + _WAITS.removeprefix("#!/bin/sh\n")
 _LONG_ORPHAN = '#!/bin/sh\n( sleep 60 & )\nread order < "$0.gate"\neval "$order"\n'
 
 
@@ -271,16 +308,24 @@ _LONG_ORPHAN = '#!/bin/sh\n( sleep 60 & )\nread order < "$0.gate"\neval "$order"
     stars=3,
     needs=("namespaces",),
     limit=4.0,
-    behaviours=(
-        Behaviour("child", "the program runs as a child of PID 1, which waits for it", 1, "man 7 pid_namespaces; /proc/PID/status: NSpid, PPid"),
-        Behaviour("status", "the result is its exit code, 128 + n after signal n, 127 where there is no such program", 1, "man 2 wait; your exit_status of lab 01"),
-        Behaviour("reaps", "orphans that end while the program runs do not stay zombies", 2, "man 2 wait: os.wait() takes any child; state Z in /proc/PID/status"),
-        Behaviour("forwards", "a signal sent to PID 1 reaches the program", 2, "man 7 pid_namespaces: PID 1 gets only signals it has a handler for; SigCgt in /proc/PID/status"),
-        Behaviour("prompt", "it returns as soon as the program has ended, whatever orphans still run", 1, "compare the PID that os.wait() returns with the program's"),
-    ),
+    behaviours=Behaviour.table("""
+        child 1 the program runs as a child of PID 1, which waits for it
+            man 7 pid_namespaces; /proc/PID/status: NSpid, PPid
+        status 1 the result is its exit code, 128 + n after signal n, 127 where there is no such program
+            man 2 wait; your exit_status of lab 01
+        reaps 2 orphans that end while the program runs do not stay zombies
+            man 2 wait: os.wait() takes any child; state Z in /proc/PID/status
+        forwards 2 a signal sent to PID 1 reaches the program
+            man 7 pid_namespaces: PID 1 gets only signals it has a handler for; SigCgt in /proc/PID/status
+        prompt 1 it returns as soon as the program has ended, whatever orphans still run
+            compare the PID that os.wait() returns with the program's
+    """),
 )
 def init(trial: Trial) -> None:
-    code, number = trial.rng.randrange(3, 97), int(trial.rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGALRM)))
+    code, number = (
+        trial.rng.randrange(3, 97),
+        int(trial.rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGALRM))),
+    )
     for order, expected in ((f"exit {code}", code), (f"kill -{number} $$", 128 + number)):
         seen = trial.watch(scene_init, _WAITS, trial.word(), order, rows=("child", "status"))
         if seen is not None:
@@ -290,7 +335,9 @@ def init(trial: Trial) -> None:
     if missing is not None:
         right = missing["call"]["value"] == 127 and missing["call"]["text"] == "127" and not missing["leaks"]
         back = " and a second process came back" if missing["leaks"] else ""
-        trial.expect("status", "127 for a program that does not exist", missing["call"]["text"] + back, passed=right)
+        trial.expect(
+            "status", "127 for a program that does not exist", missing["call"]["text"] + back, passed=right
+        )
     code = trial.rng.randrange(3, 97)
     seen = trial.watch(scene_init, _ORPHANS, trial.word(), f"exit {code}", rows=("reaps",))
     if seen is not None:
@@ -332,12 +379,18 @@ def scene_init(stage: Stage, script: str, name: str, order: str) -> dict[str, An
     gate = stage.gate(f"{name}.gate")
     subject = stage.start(play_init, [program, "x"])
     first = _first(stage, subject)
-    running = stage.until(lambda: _program(first, program) or _is_program(first, program) or subject.over(), 2.0)
+    running = stage.until(
+        lambda: _program(first, program) or _is_program(first, program) or subject.over(), 2.0
+    )
     if not isinstance(running, proc.Process):
         if _is_program(first, program):
             return {"where": "the program is PID 1 itself", "zombies": "", "call": None}
         return {"where": "no such process", "zombies": "", "call": _late(subject)}
-    where = "a child of PID 1" if running.parent == first else f"a child of another process (PID {subject.inside(running)})"
+    where = (
+        "a child of PID 1"
+        if running.parent == first
+        else f"a child of another process (PID {subject.inside(running)})"
+    )
     zombies = ""
     if script == _ORPHANS:
         stage.until(lambda: os.path.exists(f"{program}.ready") or subject.over(), 2.0)
@@ -404,10 +457,14 @@ def scene_init_signal(stage: Stage, name: str, number: int, code: int) -> dict[s
     """Send a signal to PID 1 and see whether the program, which waits for it, ends with its own code."""
     program = os.path.join(stage.directory, name)
     word = signal.Signals(number).name.removeprefix("SIG")
-    write_program(program, f"#!/bin/sh\ntrap 'exit {code}' {word}\n: > \"$0.ready\"\nwhile :; do sleep 0.02; done\n")
+    write_program(
+        program, f"#!/bin/sh\ntrap 'exit {code}' {word}\n: > \"$0.ready\"\nwhile :; do sleep 0.02; done\n"
+    )
     subject = stage.start(play_init, [program])
     first = _first(stage, subject)
-    stage.until(lambda: os.path.exists(f"{program}.ready") or subject.over() or _is_program(first, program), 2.0)
+    stage.until(
+        lambda: os.path.exists(f"{program}.ready") or subject.over() or _is_program(first, program), 2.0
+    )
     if subject.over():
         return {"what": "the program does not run"}
     if _is_program(first, program):
@@ -416,7 +473,9 @@ def scene_init_signal(stage: Stage, name: str, number: int, code: int) -> dict[s
     os.kill(first, number)
     call = _late(subject)
     if call is None:
-        return {"what": "the program goes on" + ("" if has_handler else f": PID 1 has no handler for SIG{word}")}
+        return {
+            "what": "the program goes on" + ("" if has_handler else f": PID 1 has no handler for SIG{word}")
+        }
     return {"what": "" if call["text"] == str(code) else f"init gave {call['text']}"}
 
 

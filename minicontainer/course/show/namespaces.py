@@ -36,7 +36,9 @@ def namespaces(
     known = {name for spaces in members.values() for name in spaces}
     kinds = list(names) if names is not None else [name for name in _ORDER if name in known]
     rows = [_row(kind, members, inodes) for kind in kinds]
-    return _draw(["", *members], [[kind, *cells] for kind, cells in zip(kinds, rows, strict=True)], kinds, rows)
+    return _draw(
+        ["", *members], [[kind, *cells] for kind, cells in zip(kinds, rows, strict=True)], kinds, rows
+    )
 
 
 def _row(kind: str, members: dict[str, dict[str, int]], inodes: bool) -> list[str]:
@@ -71,10 +73,16 @@ def _draw(heads: list[str], table: list[list[str]], kinds: list[str], rows: list
             if cell != "-" and cell.split()[0] != "a":
                 elements.append(box(starts[column] - 5, y + 2, len(cell) * CHARACTER + 10, LINE - 4))
             elements.append(text(cell, starts[column], y + 16))
-    lines = ["".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip() for cells in [heads, *table]]
-    different = [kind for kind, cells in zip(kinds, rows, strict=True) if len({cell.split()[0] for cell in cells}) > 1]
+    lines = [
+        "".join(cell.ljust(size) for cell, size in zip(cells, widths, strict=True)).rstrip()
+        for cells in [heads, *table]
+    ]
+    different = [
+        kind for kind, cells in zip(kinds, rows, strict=True) if len({cell.split()[0] for cell in cells}) > 1
+    ]
     description = (
-        f"A table of {len(kinds)} kinds of namespaces for {', '.join(heads[1:])}. Equal letters are the same namespace; "
+        f"A table of {len(kinds)} kinds of namespaces for {', '.join(heads[1:])}. "
+        "Equal letters are the same namespace; "
         + (f"they differ in {', '.join(different)}." if different else "all are shared.")
     )
     return Picture("Namespaces", description, width, MARGIN * 2 + (len(table) + 1) * LINE, elements, lines)

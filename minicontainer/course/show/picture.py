@@ -20,7 +20,8 @@ def text(content: str, x: float, y: float, *, bold: bool = False, faint: bool = 
     """An SVG text element; `content` may be hostile (a process's name), so it is escaped here and nowhere else."""
     weight = ' font-weight="bold"' if bold else ""
     opacity = ' opacity="0.75"' if faint else ""
-    return f'<text x="{x:g}" y="{y:g}" fill="currentColor"{weight}{opacity} xml:space="preserve">{plain(content)}</text>'
+    place = f'x="{x:g}" y="{y:g}" fill="currentColor"{weight}{opacity} xml:space="preserve"'
+    return f"<text {place}>{plain(content)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -53,7 +54,13 @@ class Picture:
     """
 
     def __init__(
-        self, title: str, description: str, width: float, height: float, elements: Iterable[str], lines: Iterable[str]
+        self,
+        title: str,
+        description: str,
+        width: float,
+        height: float,
+        elements: Iterable[str],
+        lines: Iterable[str],
     ) -> None:
         self.title = title
         self.description = description

@@ -36,7 +36,10 @@ def processes(pid: int | None = None, *, depth: int | None = None) -> Picture:
     entries: list[_Entry] = []
     _walk(everything, everything[top], 0, -1, depth, entries)
     labels = [_label(each.process) for each in entries]
-    width = max(MARGIN * 3 + each.depth * _INDENT + len(label) * CHARACTER for each, label in zip(entries, labels, strict=True))
+    width = max(
+        MARGIN * 3 + each.depth * _INDENT + len(label) * CHARACTER
+        for each, label in zip(entries, labels, strict=True)
+    )
     elements, lines = [], []
     for index, (entry, label) in enumerate(zip(entries, labels, strict=True)):
         x, y = MARGIN + entry.depth * _INDENT, MARGIN + index * LINE
@@ -58,7 +61,12 @@ def processes(pid: int | None = None, *, depth: int | None = None) -> Picture:
 
 
 def _walk(
-    everything: dict[int, proc.Process], process: proc.Process, depth: int, parent: int, limit: int | None, found: list[_Entry]
+    everything: dict[int, proc.Process],
+    process: proc.Process,
+    depth: int,
+    parent: int,
+    limit: int | None,
+    found: list[_Entry],
 ) -> None:
     place = len(found)
     found.append(_Entry(process, depth, parent))

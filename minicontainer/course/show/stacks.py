@@ -35,7 +35,8 @@ def stacks(title: str, columns: Mapping[str, Sequence[Sequence[str]]]) -> Pictur
             elements += _row(row, x, top + index * (_HEIGHT + _GAP), widths[name])
         x += widths[name] + _BETWEEN
     described = [
-        f"{name}, from the top down: " + "; ".join(", ".join(row) for row in rows) for name, rows in columns.items()
+        f"{name}, from the top down: " + "; ".join(", ".join(row) for row in rows)
+        for name, rows in columns.items()
     ]
     height = 2 * MARGIN + LINE + tallest * (_HEIGHT + _GAP)
     return Picture(title, ". ".join(described) + ".", x - _BETWEEN + MARGIN, height, elements, _text(columns))
