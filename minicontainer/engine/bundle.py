@@ -203,7 +203,9 @@ def write_bundle(config: record.Config, directory: str, data_root: str, cgroup: 
     bundle = compose(config, user, directory, layers, cgroup)
     try:
         write_etc(config, directory)
-        _write(f"{directory}/config.json", json.dumps(bundle))  # with indent= it would take five times as long
+        _write(
+            f"{directory}/config.json", json.dumps(bundle)
+        )  # with indent= it would take five times as long
     except OSError as error:
         raise record.storage_error(error, directory) from error
     return bundle

@@ -65,10 +65,10 @@ def configure(
         created=timestamp(),
         image=image,
         image_id=found.id,
-        layers=[str(path).removeprefix(prefix) for path in images.layer_paths(found)],
-        entrypoint=entrypoint,
-        command=arguments,
-        env=option_rules.merge_environment(base.env or (), environment),
+        layers=tuple(str(path).removeprefix(prefix) for path in images.layer_paths(found)),
+        entrypoint=tuple(entrypoint),
+        command=tuple(arguments),
+        env=tuple(option_rules.merge_environment(base.env or (), environment)),
         workdir=option_rules.check_workdir(workdir),
         user=options.user if options.user is not None else base.user or "",
         hostname=hostname,
@@ -83,8 +83,8 @@ def configure(
         restart=options.restart,
         stop_signal=str(options.stop_signal or base.stop_signal or "SIGTERM"),
         stop_timeout=10 if options.stop_timeout is None else options.stop_timeout,
-        exposed_ports=sorted(base.exposed_ports or ()),
-        volumes=sorted(base.volumes or ()),
+        exposed_ports=tuple(sorted(base.exposed_ports or ())),
+        volumes=tuple(sorted(base.volumes or ())),
     )
 
 

@@ -2,7 +2,7 @@
 
 The command line reads records on every call (`minicontainer ps`), so the time to import is part of its interface.
 A subclass lists its fields as annotations, with defaults; the type checker reads it as a frozen dataclass
-(PEP 681). Mutable defaults are given as tuples and turned into nothing else: a record never changes.
+(PEP 681).
 """
 
 from __future__ import annotations
@@ -70,4 +70,9 @@ class Frozen:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """From :meth:`to_dict`'s form; a field this version does not know is left out, a missing one is its default."""
-        return cls(**{name: data[name] for name in cls._fields if name in data})
+        return cls(**{name: _settled(data[name]) for name in cls._fields if name in data})
+
+
+def _settled(value: Any) -> Any:
+    """JSON's lists as tuples: a record does not change."""
+    return tuple(value) if isinstance(value, list) else value

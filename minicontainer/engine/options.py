@@ -155,22 +155,26 @@ def parse_labels(given: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
 
 
 def signal_number(name: str | int) -> int:
-    """The number of a signal given as "KILL", "SIGKILL", "9" or 9.
+    """The number of a signal given as "KILL", "SIGKILL", "RTMIN+3", "9" or 9.
 
     :raises UsageError: there is no such signal.
     """
     text = str(name).strip().upper()
+    plain = text.removeprefix("SIG")
     try:
-        number = int(text) if text.isascii() and text.isdigit() else getattr(signal, _with_prefix(text))
-        if not isinstance(number, int) or not 0 < number < signal.NSIG:
+        if text.isascii() and text.isdigit():
+            number = int(text)
+        elif plain.startswith("RTMIN+"):  # systemd's own stop signal is SIGRTMIN+3
+            number = signal.SIGRTMIN + int(plain[6:])
+        elif plain.startswith("RTMAX-"):
+            number = signal.SIGRTMAX - int(plain[6:])
+        else:
+            number = signal.Signals[f"SIG{plain}"]
+        if not 0 < number < signal.NSIG:
             raise ValueError
-    except (AttributeError, ValueError):
+    except (KeyError, ValueError):
         raise UsageError(f"Invalid signal: {name}", hint="for example TERM, SIGHUP or 9") from None
     return int(number)
-
-
-def _with_prefix(text: str) -> str:
-    return f"SIG{text.removeprefix('SIG')}"
 
 
 def check_network(network: str) -> str:

@@ -41,10 +41,10 @@ class Config(Frozen):
     created: str
     image: str
     image_id: str
-    layers: tuple[str, ...] | list[str]
-    entrypoint: tuple[str, ...] | list[str] = ()
-    command: tuple[str, ...] | list[str] = ()
-    env: tuple[str, ...] | list[str] = ()
+    layers: tuple[str, ...]
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
     workdir: str = ""
     user: str = ""
     hostname: str = ""
@@ -59,8 +59,8 @@ class Config(Frozen):
     restart: str = "no"
     stop_signal: str = "SIGTERM"
     stop_timeout: int = 10
-    exposed_ports: tuple[str, ...] | list[str] = ()
-    volumes: tuple[str, ...] | list[str] = ()
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> list[str]:

@@ -36,7 +36,7 @@ def remove_tree(path: str) -> None:
                     moved += 1
                     # A name that cannot be in our own directories; the container's files are all below one of them.
                     aside = f".removing-{os.getpid()}-{moved}"
-                    os.rename(inner, aside, src_dir_fd=directory, dst_dir_fd=top)
+                    _move(inner, directory, aside, top)
                     pending.append(aside)
             finally:
                 os.close(directory)
@@ -54,9 +54,26 @@ def _open(name: str, parent: int | None) -> int:
     try:
         return os.open(name, _FLAGS, dir_fd=parent)
     except PermissionError:
-        # Our user owns it, and nobody else can swap it: its parent is our own directory.
-        os.chmod(name, 0o700, dir_fd=parent)
+        _open_up(name, parent)
         return os.open(name, _FLAGS, dir_fd=parent)
+
+
+def _move(name: str, parent: int, aside: str, top: int) -> None:
+    """Move a directory up; one must be allowed to write to it, as its ".." changes."""
+    try:
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=top)
+    except PermissionError:
+        _open_up(name, parent)
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=top)
+
+
+def _open_up(name: str, parent: int | None) -> None:
+    """Give the owner all rights to a directory, without following a link (chmod(2) itself would)."""
+    descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def _empty(directory: int) -> list[str]:
