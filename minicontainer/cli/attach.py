@@ -11,8 +11,9 @@ import os
 import select
 import signal
 
-from minicontainer.cli.signals import ENDING, Handed, has_no_effect
+from minicontainer.cli.signals import ENDING, FORWARDED, Handed, Interruptible, Stopped, has_no_effect
 from minicontainer.cli.terminal import Raw, size
+from minicontainer.engine.frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,33 +58,40 @@ class Target:
         return 128 + self.ended_by if self.ended_by and status == 128 + signal.SIGKILL else status
 
 
-def relay(
-    attachment: Attachment,
-    target: Target,
-    *,
-    stdin: bool,
-    tty: bool,
-    shown: tuple[int, ...] = (STDOUT, STDERR),
-    forward: bool = True,
-) -> int | None:
+class Window(Frozen):
+    """What we show of a container, and what we pass on to it.
+
+    :ivar tty: it has a terminal.
+    :ivar stdin: pass our input on.
+    :ivar shown: which of its streams to show.
+    :ivar forward: pass signals on.
+    """
+
+    tty: bool = False
+    stdin: bool = False
+    shown: tuple[int, ...] = (STDOUT, STDERR)
+    forward: bool = True
+
+
+def relay(attachment: Attachment, target: Target, window: Window, before: Interruptible) -> int | None:
     """Join our standard streams to a container until its program ends.
 
-    :param shown: which of its streams to show.
-    :param forward: pass signals on to it.
-    :returns: its exit status, None when the person pressed the detach keys.
+    :param before: has listened to signals until now.
+    :returns: the exit status, None when the person pressed the detach keys.
+    :raises Stopped: a signal came that is not to be passed on.
     :raises BrokenPipeError: nobody reads our output any more.
     """
-    terminal = Raw(0 if stdin and tty else -1)
-    noted = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT) if tty else ()
+    terminal = Raw(0 if window.stdin and window.tty else -1)
+    noted = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT) if window.tty else ()
 
     def show(kind: int, data: bytes) -> None:
-        if kind in shown:
+        if kind in window.shown:
             write_all(kind, data)
 
     def resize() -> None:
-        window = size(1) or size(0)
-        if window:
-            attachment.resize(*window)
+        rows_columns = size(1) or size(0)
+        if rows_columns:
+            attachment.resize(*rows_columns)
 
     def on_noted() -> None:
         numbers = signals.take()
@@ -96,15 +104,26 @@ def relay(
         if numbers:
             resize()
 
-    with Handed(target.send if forward else None, noted) as signals, terminal:
-        if tty:
+    handed = Handed(target.send, FORWARDED, noted) if window.forward else Handed(_stop, ENDING, noted)
+    with handed as signals, terminal:
+        early = before.take()
+        if early:
+            signals.hand_on(early)
+        if window.tty:
             resize()
+        if attachment.status is not None:  # so short a program that all has come with the news of its start
+            for kind, data in attachment.receive():
+                show(kind, data)
         return attachment.pump(
             show,
-            stdin=0 if stdin else None,
-            on_input=DetachKeys() if tty else None,
+            stdin=0 if window.stdin else None,
+            on_input=DetachKeys() if window.tty else None,
             watch={signals.descriptor: on_noted},
         )
+
+
+def _stop(number: int) -> None:
+    raise Stopped(number)
 
 
 class DetachKeys:

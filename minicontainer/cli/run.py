@@ -8,11 +8,12 @@ and this process is only a window on it.
 from __future__ import annotations
 
 import os
+import signal
 
 from minicontainer.cli import output
-from minicontainer.cli.attach import STDERR, STDOUT, Target, relay
+from minicontainer.cli.attach import STDERR, STDOUT, Target, Window, relay
 from minicontainer.cli.containers import each, engine
-from minicontainer.cli.signals import Interruptible
+from minicontainer.cli.signals import Interruptible, Stopped
 from minicontainer.cli.terminal import size
 from minicontainer.errors import ContainerNotFound, ImageNotFound, MinicontainerError, UsageError
 
@@ -34,35 +35,46 @@ def run(parsed: Parsed) -> int:
     if not parsed.detach:
         _check_terminal(stdin and parsed.tty)
     here = engine()
-    with Interruptible():
+    attachment = None
+    with Interruptible() as signals:
         container_id = _create(here, parsed)
         try:
+            signals.check()
             attachment = here.start(
                 container_id,
                 attach=not parsed.detach,
                 stdin=stdin and not parsed.detach,
                 size=_window() if parsed.tty else None,
             )
+            signals.check()
+            if attachment is not None:
+                window = Window(tty=parsed.tty, stdin=stdin, shown=shown, forward=parsed.sig_proxy)
+                return _stay(here, attachment, window, signals, remove=parsed.rm)
+            output.line(container_id)
+            return 0
         except KeyboardInterrupt:
-            _undo(here, container_id, parsed.cidfile)
+            # Raised only before the relay has taken the signals over, or after it: then the container has ended.
+            if attachment is None or attachment.status is None:
+                _undo(here, container_id, parsed.cidfile)
             raise
         except MinicontainerError:
-            if parsed.rm:
+            if attachment is None and parsed.rm:
                 _undo(here, container_id, None)
-            elif parsed.detach:
+            elif attachment is None and parsed.detach:
                 output.line(container_id)  # it is there, though it does not run
             raise
-    if attachment is None:
-        output.line(container_id)
-        return 0
-    proxy = parsed.sig_proxy
-    return _stay(here, attachment, tty=parsed.tty, stdin=stdin, shown=shown, forward=proxy, remove=parsed.rm)
 
 
 def create(parsed: Parsed) -> int:
     """Create a container and print its id."""
-    with Interruptible():
-        container_id = _create(engine(), parsed)
+    here = engine()
+    with Interruptible() as signals:
+        container_id = _create(here, parsed)
+        try:
+            signals.check()
+        except KeyboardInterrupt:
+            _undo(here, container_id, parsed.cidfile)
+            raise
     output.line(container_id)
     return 0
 
@@ -71,21 +83,18 @@ def start(parsed: Parsed) -> int:
     """Start containers; with ``-a`` or ``-i`` one of them, in the foreground."""
     here = engine()
     if not (parsed.attach or parsed.interactive):
-        status = each(parsed.arguments, here.start)
-        return status
+        return each(parsed.arguments, here.start)
     if len(parsed.arguments) > 1:
         raise UsageError("you cannot start and attach multiple containers at once", exit_code=1)
     known = here.get(parsed.arguments[0])
     tty = known.config.tty
     stdin = parsed.interactive and known.config.stdin_open
     _check_terminal(stdin and tty)
-    with Interruptible():
+    with Interruptible() as signals:
         attachment = here.start(known.id, attach=True, stdin=stdin, size=_window() if tty else None)
-    assert attachment is not None  # asked for with attach=True
-    shown = (STDOUT, STDERR)
-    return _stay(
-        here, attachment, tty=tty, stdin=stdin, shown=shown, forward=True, remove=known.config.auto_remove
-    )
+        assert attachment is not None  # asked for with attach=True
+        window = Window(tty=tty, stdin=stdin)
+        return _stay(here, attachment, window, signals, remove=known.config.auto_remove)
 
 
 def execute(parsed: Parsed) -> int:
@@ -93,7 +102,7 @@ def execute(parsed: Parsed) -> int:
     stdin = parsed.interactive and not parsed.detach
     _check_terminal(stdin and parsed.tty)
     here = engine()
-    with Interruptible():
+    with Interruptible() as signals:
         try:
             attachment = here.exec_start(
                 parsed.arguments[0],
@@ -110,11 +119,16 @@ def execute(parsed: Parsed) -> int:
             if error.exit_code == 125:
                 error.exit_code = 126  # Docker's answer to whatever keeps an exec from starting
             raise
-    with attachment:
-        if parsed.detach:
-            return 0
         target = Target(attachment.started, first=False)
-        status = relay(attachment, target, stdin=stdin, tty=parsed.tty)
+        with attachment:
+            try:
+                signals.check()
+                if parsed.detach:
+                    return 0
+                status = relay(attachment, target, Window(tty=parsed.tty, stdin=stdin), signals)
+            except (KeyboardInterrupt, OSError):
+                target.send(signal.SIGKILL)  # it has nobody to talk to any more
+                raise
     if attachment.lost:
         raise MinicontainerError("the command was lost: its container was killed", exit_code=137)
     return 0 if status is None else status
@@ -123,18 +137,18 @@ def execute(parsed: Parsed) -> int:
 def _stay(
     here: Engine,
     attachment: Attachment,
+    window: Window,
+    signals: Interruptible,
     *,
-    tty: bool,
-    stdin: bool,
-    shown: tuple[int, ...],
-    forward: bool,
     remove: bool,
 ) -> int:
     """Be the window on a container until it ends; returns its exit status."""
     target = Target(attachment.started, first=True)
     with attachment:
         try:
-            status = relay(attachment, target, stdin=stdin, tty=tty, shown=shown, forward=forward)
+            status = relay(attachment, target, window, signals)
+        except Stopped as stopped:
+            return 128 + stopped.number  # --sig-proxy=false: it was for us alone
         except OSError as error:
             # Our output has no reader any more, or no room. One that nobody could ever look at again must not go on.
             if remove:
@@ -143,6 +157,8 @@ def _stay(
                 return READER_GONE
             raise
     if attachment.lost:
+        if remove:
+            _undo(here, attachment.id, None)
         hint = "" if remove else f"what it printed: minicontainer logs {attachment.id[:12]}"
         raise MinicontainerError(
             "the container's supervisor was killed, and the container with it", hint=hint, exit_code=137

@@ -1,8 +1,8 @@
 """Signals: how the command line hears them, before and after the container lives.
 
-While a container is being made, Ctrl-C (and TERM and HUP, which would otherwise end us without a word) raises, and
-whoever was at work undoes what was begun. Once the container runs, signals are not ours any more: they go on to it.
-Man pages: signal(7), pid_namespaces(7), proc(5).
+While a container is being made, Ctrl-C (and TERM and HUP, which would otherwise end us without a word) waits for the
+few milliseconds until there is a whole container to take back, and interrupts only what takes longer. Once the
+container runs, signals are not ours any more: they go on to it. Man pages: signal(7), pid_namespaces(7), proc(5).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FORWARDED = (*ENDING, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-PATIENCE = 3
+PATIENCE = 0.5  # seconds that a step may take before a signal interrupts it
+INSISTENCE = 3  # so many signals, and the process ends at once
 
 
 class Stopped(KeyboardInterrupt):
@@ -50,38 +51,70 @@ class _Handlers:
 
 
 class Interruptible(_Handlers):
-    """For the block, INT, TERM and HUP raise :class:`Stopped`, once: the undoing that follows must not be undone too.
+    """For the block, INT, TERM and HUP are remembered until :meth:`check`, which raises :class:`Stopped`.
 
-    Somebody who presses Ctrl-C again and again means it: the process then ends at once.
+    An exception out of nowhere could strike between any two instructions, also between making a thing and noting that
+    it was made. So it comes only to steps that take longer than `PATIENCE`: unpacking an image, waiting for a lock.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._count = 0
+        self._pending = 0
 
     def __enter__(self) -> Interruptible:
         for number in ENDING:
-            self._install(number, self._stop)
+            self._install(number, self._remember)
+        self._install(signal.SIGALRM, self._interrupt)
         return self
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _remember(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if self._count == 1:
-            raise Stopped(number)
-        if self._count > PATIENCE:
+            self._pending = number
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        elif self._count > INSISTENCE:
             os._exit(128 + number)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.check()
+
+    def take(self) -> int:
+        """The signal that came, 0 for none; it is then dealt with."""
+        number, self._pending = self._pending, 0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return number
+
+    def check(self) -> None:
+        """A good moment to be interrupted.
+
+        :raises Stopped: a signal has come.
+        """
+        number = self.take()
+        if number:
+            raise Stopped(number)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        super().__exit__(kind, error, trace)
 
 
 class Handed(_Handlers):
     """For the block, signals are handed on at once, even while we wait for a slow reader of our output.
 
-    :param forward: called, between two instructions of whatever is going on, with each number of `FORWARDED`.
+    :param hand_on: called, between two instructions of whatever is going on, with the number of each signal...
+    :param numbers: ... of these.
     :param noted: signals that are only noted: `descriptor` becomes readable, and :meth:`take` tells which came.
     """
 
-    def __init__(self, forward: Callable[[int], None] | None, noted: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, hand_on: Callable[[int], None], numbers: tuple[int, ...], noted: tuple[int, ...]
+    ) -> None:
         super().__init__()
-        self._forward = forward
+        self.hand_on = hand_on
+        self._numbers = numbers
         self._noted = noted
         self.descriptor, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -89,13 +122,9 @@ class Handed(_Handlers):
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in self._noted:
             self._install(number, _nothing)
-        for number in FORWARDED if self._forward else ():
-            self._install(number, self._hand_on)
+        for number in self._numbers:
+            self._install(number, lambda number, frame: self.hand_on(number))
         return self
-
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        if self._forward:
-            self._forward(number)
 
     def take(self) -> set[int]:
         """The noted signals since the last call."""
