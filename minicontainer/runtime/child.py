@@ -42,6 +42,7 @@ from minicontainer.linux.process import (
 from minicontainer.runtime import credentials, overlay, root
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.devices import make_devices, open_console
+from minicontainer.runtime.hooks import has_hooks, run_hooks
 from minicontainer.runtime.mounts import copy_of, mount_in_root, place
 from minicontainer.runtime.seccomp import install_filter
 from minicontainer.runtime.travel import call_step
@@ -51,6 +52,15 @@ _PROPAGATION = {
     "shared": MS_SHARED, "rshared": MS_SHARED | MS_REC, "unbindable": MS_UNBINDABLE,
     "runbindable": MS_UNBINDABLE | MS_REC,
 }  # fmt: skip
+
+
+class Gate:
+    """What a container that is ready waits for: a word over the channel from the process that made it."""
+
+    def wait(self, channel: Channel) -> Channel | None:
+        """Wait; returns the channel over which a failing execve(2) is to be reported, or None to end unstarted."""
+        message, _ = channel.receive()
+        return channel if message is not None and "start" in message else None
 
 
 class Progress:
@@ -91,19 +101,25 @@ class Init:
         self.parent_death_signal = parent_death_signal
         self.program = program
         self.progress = Progress()
+        self.gate = Gate()
+        self.state: dict[str, Any] = {}
+        self.waits_for_ids = False
 
     def run(self) -> int:
         """All of it; returns an exit status only where something failed (the reason has been sent home)."""
         try:
             self._prepare()
             self._build_root()
+            self._hooks()
             self._enter()
             program = self._become_the_user()
             self.progress.step = "start"
             self.channel.send({"ready": True})
-            message, _ = self.channel.receive()
-            if message is None or "start" not in message:
+            starter = self.gate.wait(self.channel)
+            if starter is None:
                 return 0
+            self.channel = starter
+            run_hooks("startContainer", self.config, self.state | {"pid": os.getpid(), "status": "created"})
             return self._execute(program)
         except BaseException as error:  # the parent decides what to do with it: nothing may escape from here
             return report(self.channel, self.progress.step, error)
@@ -114,6 +130,12 @@ class Init:
     def _prepare(self) -> None:
         """Become a process that the rest of the machine cannot follow: session, group, keyring, descriptors."""
         self.progress.step = "session"
+        if self.waits_for_ids:
+            message, _ = self.channel.receive()
+            if message is None:
+                raise StepError("map_ids: the ids of the user namespace never came", step="map_ids")
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
         if self.parent_death_signal:
             set_parent_death_signal(self.parent_death_signal)
         set_dumpable(False)
@@ -164,6 +186,17 @@ class Init:
                 call_step(self.channel, "name_host", config["hostname"], ours=sethostname)
             if config.get("domainname"):
                 setdomainname(config["domainname"])
+
+    def _hooks(self) -> None:
+        """The hooks before the root changes: the host's in the parent, then those in the container's namespaces."""
+        if has_hooks(self.config, "prestart", "createRuntime"):
+            self.progress.step = "hooks"
+            self.channel.send({"hooks": True})
+            message, _ = self.channel.receive()
+            if message is None:
+                raise StepError("hooks: the runtime ended while its hooks ran", step="hooks")
+        self.progress.step = "createContainer"
+        run_hooks("createContainer", self.config, self.state | {"pid": os.getpid()})
 
     def _bind_root(self) -> None:
         """Make the root directory a mount point, which pivot_root(2) asks for, by mounting it on itself."""

@@ -10,17 +10,19 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minicontainer.cgroup.group import Group
 from minicontainer.errors import StepError, from_dict
 from minicontainer.linux.hints import explain
-from minicontainer.linux.namespace import CLONE_NEWCGROUP, FLAGS, setns
 from minicontainer.runtime import steps
+from minicontainer.runtime.birth import give_birth
 from minicontainer.runtime.channel import Channel, step_error
-from minicontainer.runtime.child import Init, report
-from minicontainer.runtime.isolate import isolate
+from minicontainer.runtime.child import Gate, Init
+from minicontainer.runtime.hooks import run_hooks, state_of
 from minicontainer.runtime.seccomp import compiled
 from minicontainer.runtime.travel import call_step
 
@@ -41,6 +43,8 @@ class Process:
         self.pidfd = os.pidfd_open(pid)
         self.channel = channel
         self.console: int | None = None
+        self.console_to: Channel | None = None
+        self.at_hooks: Callable[[], None] | None = None
         self.printed: list[tuple[str, str]] = []
 
     def await_ready(self, timeout: float | None = None) -> None:
@@ -60,7 +64,9 @@ class Process:
                 status = self.abandon()
                 raise StepError(_unexplained_end(status), hint="look at `dmesg` for a kill by the kernel")
             if "console" in message:
-                self.console = descriptor
+                self._take_console(descriptor)
+            elif "hooks" in message:
+                self._run_hooks()
             elif "printed" in message:
                 self.printed.append((message["step"], message["printed"]))
             elif "error" in message:
@@ -68,6 +74,24 @@ class Process:
                 raise from_dict(message["error"])
             elif "ready" in message:
                 return
+
+    def _take_console(self, descriptor: int | None) -> None:
+        """Keep the terminal's master side, or hand it on to whoever asked for it."""
+        if self.console_to is None or descriptor is None:
+            self.console = descriptor
+            return
+        self.console_to.send({"console": True}, descriptor=descriptor)
+        os.close(descriptor)
+
+    def _run_hooks(self) -> None:
+        """The moment between namespaces and root change that belongs to the host's hooks."""
+        try:
+            if self.at_hooks is not None:
+                self.at_hooks()
+        except BaseException:
+            self.abandon()
+            raise
+        self.channel.send({"go": True})
 
     def start(self) -> None:
         """Let the process execute its program; returns once execve(2) has succeeded.
@@ -131,6 +155,8 @@ def create(
     *,
     die_with_parent: bool = False,
     config: dict[str, Any] | None = None,
+    gate: Gate | None = None,
+    console: Channel | None = None,
 ) -> Process:
     """Make a container of the OCI bundle and stop just before its program. Needs a process with a single thread.
 
@@ -138,6 +164,8 @@ def create(
         master side is in :attr:`Process.console`.
     :param die_with_parent: kill the container when this process dies (for a supervisor).
     :param config: the parsed config.json, where the caller has it already.
+    :param gate: what the container waits for before its program, where that is not :meth:`Process.start`.
+    :param console: where to send the terminal's master side instead of :attr:`Process.console`.
     :raises StepError: what failed and where; nothing is left behind then.
     """
     if config is None:
@@ -157,7 +185,9 @@ def create(
                 raise step_error("cgroup", error) from error
         program = seccomp_program(theirs, config)
         init = Init(config, rootfs, theirs, stdio, tasks, signal.SIGKILL if die_with_parent else 0, program)
-        pid = _isolate(ours, theirs, linux.get("namespaces", []), init, v2)
+        init.gate = gate or init.gate
+        init.state = state_of(container_id, bundle, config)
+        pid = give_birth(ours, theirs, linux, init, v2)
     except BaseException:
         ours.close()
         theirs.close()
@@ -171,6 +201,8 @@ def create(
     theirs.close()
     try:
         process = Process(pid, ours)
+        process.at_hooks = partial(_runtime_hooks, config, state_of(container_id, bundle, config, pid=pid))
+        process.console_to = console
         if group is not None and v2 is not None and "isolate" in steps.active():
             group.enter(pid)  # a learner's isolate cannot know the group that the child should be born in
         process.await_ready(_LEARNERS_PATIENCE if steps.active() else None)
@@ -182,117 +214,17 @@ def create(
     return process
 
 
+def _runtime_hooks(config: dict[str, Any], state: dict[str, Any]) -> None:
+    """The hooks that run in the runtime's namespaces once the container's exist (OCI runtime.md, steps 3 and 4)."""
+    for kind in ("prestart", "createRuntime"):
+        run_hooks(kind, config, state)
+
+
 def seccomp_program(channel: Channel, config: dict[str, Any]) -> bytes:
     """The filter for the container, compiled on the host's side, or nothing where the bundle asks for none."""
     profile = config.get("linux", {}).get("seccomp")
     program: bytes = call_step(channel, "compile_filter", profile, ours=compiled) if profile else b""
     return program
-
-
-def _isolate(
-    ours: Channel, theirs: Channel, namespaces: list[dict[str, str]], init: Init, cgroup: int | None
-) -> int:
-    """The child in its namespaces: new ones by the ``isolate`` step, those given by path entered around it."""
-    flags = 0
-    joined = []
-    for entry in namespaces:
-        if entry["type"] not in FLAGS:
-            raise StepError(f"isolate: {entry['type']!r} is not a kind of namespace", step="isolate")
-        if entry.get("path"):
-            joined.append((FLAGS[entry["type"]], entry["path"]))
-        else:
-            flags |= FLAGS[entry["type"]]
-    flags &= ~CLONE_NEWCGROUP  # the child unshares it once it is in its group
-
-    def child() -> int:
-        ours.close()
-        try:
-            for flag, path in joined:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                setns(descriptor, flag)
-                os.close(descriptor)
-        except OSError as error:
-            return report(theirs, "namespaces", error)
-        return init.run()
-
-    if "isolate" in steps.active():
-        return _learners_isolate(ours, theirs, flags, child)
-    try:
-        return isolate(flags, child, cgroup=cgroup)
-    except OSError as error:
-        if cgroup is None or error.errno not in (errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EBADF):
-            raise step_error("isolate", error) from error
-    try:
-        return isolate(flags, child)
-    except OSError as error:
-        raise step_error("isolate", error) from error
-
-
-def _learners_isolate(ours: Channel, theirs: Channel, flags: int, child: Any) -> int:
-    """Call a learner's ``isolate`` and hold it to its contract, in whichever process it comes back."""
-    caller = os.getpid()
-    before = _own_namespaces()
-    outcome: Any = None
-    failure: StepError | None = None
-    try:
-        outcome = call_step(theirs, "isolate", flags, child)
-    except StepError as error:
-        failure = error
-    if os.getpid() != caller or _own_namespaces()["pid"] != before["pid"]:
-        # The new process came back into our code instead of ending: one program must not become two.
-        problem = failure or StepError(
-            "your step isolate let the new process return into the caller's code",
-            step="isolate",
-            hint="the child must end in os._exit(child()), whatever happens",
-        )
-        os._exit(report(theirs, "isolate", problem))
-    if failure is not None:
-        raise failure
-    changed = [name for name, identity in _own_namespaces().items() if identity != before[name]]
-    if changed:
-        raise StepError(
-            f"your step isolate moved its caller into other namespaces ({', '.join(changed)})",
-            step="isolate",
-            hint="unshare(2) changes the calling process; clone(2) changes only the new one",
-        )
-    if not isinstance(outcome, int) or isinstance(outcome, bool) or outcome <= 0:
-        raise StepError(
-            f"your step isolate returned {outcome!r} instead of a PID",
-            step="isolate",
-            hint="return the PID that clone(2) gave to the parent",
-        )
-    _refuse_shared(outcome, flags, before)
-    return outcome
-
-
-def _refuse_shared(pid: int, flags: int, before: dict[str, tuple[int, int]]) -> None:
-    """The process a learner made must have each namespace asked for: nothing runs less isolated than it says."""
-    try:
-        theirs = _own_namespaces(pid)
-    except FileNotFoundError:
-        return  # it has ended already; waiting for "ready" tells why
-    names = {"mnt": "mount", "net": "network"}
-    shared = [
-        name
-        for name, identity in before.items()
-        if flags & FLAGS[names.get(name, name)] and theirs[name] == identity
-    ]
-    if shared:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise StepError(
-            f"your step isolate left the new process in the host's namespaces: {', '.join(shared)}",
-            step="isolate",
-            hint="each bit of flags must reach clone(2)",
-        )
-
-
-def _own_namespaces(pid: int | str = "self") -> dict[str, tuple[int, int]]:
-    found = {}
-    for name in ("mnt", "pid", "uts", "ipc", "net", "user"):
-        status = os.stat(f"/proc/{pid}/ns/{name}")
-        found[name] = (status.st_dev, status.st_ino)
-    return found
 
 
 def delete(bundle: Path | str, *, config: dict[str, Any] | None = None) -> None:
