@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-_KERNEL = ("kernel", "exercises", "peers")
+_KERNEL = ("kernel", "exercises", "notebooks", "peers")
 _roots: list[str] = []
 
 

@@ -224,7 +224,9 @@ def exercises(options: Options) -> Result:
 def notebooks(options: Options) -> Result:
     """Every notebook and every solution, from top to bottom."""
     arguments = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=60")
-    return run_pytest("notebooks", ["notebooks", "solutions"], options, in_lab=True, arguments=arguments)
+    return run_pytest(
+        "notebooks", ["notebooks", "solutions", "tests/notebooks"], options, in_lab=True, arguments=arguments
+    )
 
 
 def peers(options: Options) -> Result:
