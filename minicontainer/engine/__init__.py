@@ -13,6 +13,7 @@ In lab order (lab 10)::
     supervisor   one small process per container
     stdio        moving its output and input; frames, logs, attach: where they go
     exec         one more process in it
+    ending       waited for, stopped, killed
     removal      and gone
     engine       all of it behind one object
 

@@ -21,11 +21,11 @@ import signal as signals
 import socket
 import time
 
+from minicontainer import paths
 from minicontainer.engine import names, record
 from minicontainer.engine.container import CommandFailed, Container, Result, TimedOut
 from minicontainer.engine.times import timestamp
-from minicontainer.errors import ContainerNotFound, MinicontainerError, NameConflict, NotRunning
-from minicontainer.paths import data_root, private_directory, run_root
+from minicontainer.errors import ContainerNotFound, MinicontainerError, NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ else:
         return function
 
 
-_KILL_PATIENCE = 10.0  # seconds for the kernel to end a process after SIGKILL
-
-
 class Engine:
     """Containers in a data directory.
 
@@ -55,8 +52,8 @@ class Engine:
     """
 
     def __init__(self, root: str | Path | None = None, run_root: str | Path | None = None) -> None:
-        self.root = os.path.abspath(root if root is not None else data_root())
-        self.run_root = os.path.abspath(run_root if run_root is not None else _run_root())
+        self.root = os.path.abspath(root if root is not None else paths.data_root())
+        self.run_root = os.path.abspath(run_root if run_root is not None else paths.run_root())
         self._images: Store | None = None
 
     @property
@@ -170,7 +167,7 @@ class Engine:
         if not os.path.isdir(self._names):
             from pathlib import Path
 
-            private_directory(Path(self.root))
+            paths.private_directory(Path(self.root))
             os.makedirs(self._containers, 0o700, exist_ok=True)
             os.makedirs(self._names, 0o700, exist_ok=True)
             os.makedirs(f"{self.root}/layers", 0o700, exist_ok=True)
@@ -246,7 +243,7 @@ class Engine:
         if not os.path.isdir(f"{self.run_root}/containers"):
             from pathlib import Path
 
-            private_directory(Path(self.run_root))
+            paths.private_directory(Path(self.run_root))
             os.makedirs(f"{self.run_root}/containers", 0o700, exist_ok=True)
 
     @overload
@@ -331,14 +328,15 @@ class Engine:
         :raises NotRunning: it does not run.
         """
         container_id = self._running(reference).config.id
-        attachment = self._connect(container_id, output=output, owner=stdin)
+        attachment = self.connect(container_id, output=output, owner=stdin)
         if attachment is None:
             raise NotRunning(
                 f"container {container_id} is not running", hint="`minicontainer start -a` starts it"
             )
         return attachment
 
-    def _connect(self, container_id: str, **wishes: bool) -> Attachment | None:
+    def connect(self, container_id: str, **wishes: bool) -> Attachment | None:
+        """Connect to a container's supervisor; None where none listens. Wishes: as :meth:`Attachment.subscribe`."""
         from minicontainer.engine.attach import connect
 
         return connect(f"{self.run_root}/containers/{container_id}", container_id, **wishes)
@@ -359,74 +357,28 @@ class Engine:
 
         :raises TimeoutError: it still runs after `timeout` seconds.
         """
-        known = self._record(reference)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._await_end(known, deadline)
+        from minicontainer.engine import ending
 
-    def _await_end(self, known: record.Record, deadline: float | None) -> int:
-        container_id = known.config.id
-        while known.state.running:
-            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            attachment = self._connect(container_id)
-            if attachment is not None:
-                with attachment:
-                    status = attachment.pump(lambda kind, data: None, timeout=remaining)
-                if not attachment.lost and status is not None:
-                    return status
-            elif remaining == 0:
-                raise TimeoutError(f"container {container_id} still runs")
-            else:
-                time.sleep(0.01)  # it is on its way out: its socket is gone, its last record not yet written
-            try:
-                known = record.current(self.directory(container_id))
-            except FileNotFoundError:
-                return 137  # removed by force meanwhile
-        return known.state.exit_code
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return ending.await_end(self, self._record(reference), deadline)
 
     def kill(self, reference: str, signal: str | int = "KILL") -> None:
         """Send a signal to the container's first process; after SIGKILL, wait until it has ended.
 
         :raises NotRunning: it does not run.
         """
-        from minicontainer.engine.options import signal_number
+        from minicontainer.engine import ending
 
-        number = signal_number(signal)
-        known = self._record(reference)
-        if not known.state.running:
-            raise NotRunning(
-                f"Cannot kill container: {reference}: Container {known.config.id} is not running"
-            )
-        _signal(known, number)
-        if number == signals.SIGKILL:
-            self._await_killed(known)
-
-    def _await_killed(self, known: record.Record) -> None:
-        try:
-            self._await_end(known, time.monotonic() + _KILL_PATIENCE)
-        except TimeoutError:
-            raise MinicontainerError(
-                f"container {known.config.id} did not end within {_KILL_PATIENCE:g} seconds of SIGKILL",
-                hint="a process waits for a device or a network file system; see `ps -o pid,stat,wchan`",
-                exit_code=1,
-            ) from None
+        ending.kill(self, self._record(reference), reference, signal)
 
     def stop(self, reference: str, timeout: float | None = None, signal: str | int | None = None) -> None:
         """Ask the container to end with its stop signal; kill it if it still runs after `timeout` seconds.
 
         :param timeout: by default what the container was created with (10); negative waits without end.
         """
-        from minicontainer.engine.options import signal_number
+        from minicontainer.engine import ending
 
-        known = self._record(reference)
-        if not known.state.running:
-            return
-        patience = known.config.stop_timeout if timeout is None else timeout
-        _signal(known, signal_number(signal if signal is not None else known.config.stop_signal))
-        try:
-            self._await_end(known, None if patience < 0 else time.monotonic() + patience)
-        except TimeoutError:
-            _signal(known, signals.SIGKILL)
-            self._await_killed(known)
+        ending.stop(self, self._record(reference), timeout, signal)
 
     def restart(self, reference: str, timeout: float | None = None, signal: str | int | None = None) -> None:
         """Stop the container if it runs, then start it."""
@@ -441,59 +393,9 @@ class Engine:
         :param volumes: also remove its anonymous volumes (there are none yet).
         :raises MinicontainerError: it runs, and `force` was not given.
         """
-        from minicontainer.engine.removal import remove_container
+        from minicontainer.engine import ending
 
-        container_id = self.resolve(reference)
-        directory = self.directory(container_id)
-        while True:
-            try:
-                self._kill_for_removal(reference, directory, force)
-                lock = record.acquire(directory)
-            except FileNotFoundError:
-                return self._removed_meanwhile(container_id)
-            try:
-                known = _readable(directory)
-                if known is not None and known.state.running and record.supervised(directory):
-                    continue  # started again between the two looks
-                name = known.config.name if known is not None else self._name_of(container_id)
-                remove_container(self.root, container_id, name)
-                return None
-            except FileNotFoundError:
-                return self._removed_meanwhile(container_id)
-            except OSError as error:
-                raise record.storage_error(error, directory) from error
-            finally:
-                os.close(lock)
-
-    def _kill_for_removal(self, reference: str, directory: str, force: bool) -> None:
-        try:
-            known = record.current(directory)
-        except MinicontainerError:
-            if not force:
-                raise
-            return
-        if not known.state.running:
-            return
-        if not force:
-            raise MinicontainerError(
-                f'cannot remove container "/{known.config.name}": container is running: '
-                "stop the container before removing or force remove",
-                hint=f"minicontainer rm -f {reference}",
-                exit_code=1,
-            )
-        _signal(known, signals.SIGKILL)
-        self._await_killed(known)
-
-    def _removed_meanwhile(self, container_id: str) -> None:
-        """It removed itself (``--rm``), or somebody else did: what was wanted is so."""
-        return None
-
-    def _name_of(self, container_id: str) -> str:
-        """The name of a container whose record cannot be read."""
-        for name in os.listdir(self._names):
-            if names.owner(self._names, name) == container_id:
-                return name
-        return ""
+        ending.remove(self, self.resolve(reference), reference, force)
 
     # -- output ---------------------------------------------------------------------------------------------------
 
@@ -587,35 +489,6 @@ class Engine:
         return collect(self)
 
 
-def _run_root() -> Path:
-    return run_root()
-
-
-def _signal(known: record.Record, number: int) -> None:
-    """Send a signal to the container's first process, and never to another that got its PID (man 2 pidfd_open)."""
-    from minicontainer.linux.process import start_time
-
-    try:
-        descriptor = os.pidfd_open(known.state.pid)
-    except ProcessLookupError:
-        return  # it has ended; its supervisor is about to say so
-    try:
-        if start_time(known.state.pid) == known.state.pid_started:
-            signals.pidfd_send_signal(descriptor, number)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(descriptor)
-
-
-def _readable(directory: str) -> record.Record | None:
-    """The record, or None for a damaged one."""
-    try:
-        return record.read(directory)
-    except MinicontainerError:
-        return None
-
-
 def _unreadable(container_id: str, error: MinicontainerError) -> record.Record:
     """What `ps` shows for a container whose record is damaged."""
     config = record.Config(id=container_id, name="", created=timestamp(0), image="", image_id="", layers=())
@@ -635,6 +508,3 @@ def _show(attachment: Attachment) -> None:
     """Print here what a learner's steps printed over there."""
     for _, text in attachment.printed:
         print(text, end="" if text.endswith("\n") else "\n")
-
-
-__all__ = ["CommandFailed", "Container", "Engine", "NameConflict", "Result", "TimedOut"]

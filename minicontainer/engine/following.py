@@ -36,7 +36,7 @@ def follower(engine: Engine, known: record.Record) -> Callable[[], bool]:
     The supervisor says when there is more; it is connected to before the log is read, so that nothing is missed.
     """
     container_id = known.config.id
-    attachment = engine._connect(container_id, notify=True)
+    attachment = engine.connect(container_id, notify=True)
 
     def listen() -> bool:
         assert attachment is not None
