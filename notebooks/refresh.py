@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import sys
 import tempfile
@@ -95,7 +96,15 @@ def refresh(path: Path) -> bool:
     return changed
 
 
+def plain_environment() -> None:
+    """Leave this process, and so the kernels, only the variables of a fresh login: a check may show their names."""
+    kept = ("PATH", "HOME", "USER", "LANG", "TMPDIR")
+    for name in [name for name in os.environ if name not in kept and not name.startswith("MINICONTAINER_")]:
+        del os.environ[name]
+
+
 def main(arguments: list[str]) -> int:
+    plain_environment()
     paths = [Path(each) for each in arguments] or sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
     for path in paths:
         print(f"{path.name}: {'changed' if refresh(path) else 'as it was'}", flush=True)
