@@ -30,7 +30,12 @@ class MinicontainerError(Exception):
 
     def to_dict(self) -> dict[str, object]:
         """The error as plain data, to cross a pipe between processes (see :func:`from_dict`)."""
-        return {"kind": type(self).__name__, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
 
 
 class UsageError(MinicontainerError):
@@ -104,7 +109,10 @@ class StepError(MinicontainerError):
 
 def from_dict(data: dict) -> MinicontainerError:
     """Rebuild an error that travelled as data; an unknown kind becomes the base class."""
-    kinds = {kind.__name__: kind for kind in (UsageError, ImageNotFound, ContainerNotFound, NotRunning, NameConflict)}
+    kinds = {
+        kind.__name__: kind
+        for kind in (UsageError, ImageNotFound, ContainerNotFound, NotRunning, NameConflict)
+    }
     kinds["Interrupted"] = Interrupted
     if data.get("kind") == "StepError":
         fields = ("step", "syscall", "errno", "path", "hint", "exit_code", "traceback")

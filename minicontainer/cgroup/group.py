@@ -119,6 +119,54 @@ class Group:
             except ProcessLookupError:
                 continue
 
+    def freeze(self, frozen: bool, *, patience: float = 10.0) -> None:
+        """Stop every process of the group where it stands, or let all go on; returns once the kernel has done so.
+
+        :param patience: seconds to wait; a process in an uninterruptible call may take that long.
+        :raises OSError: ENOENT where no hierarchy has a freezer, EBUSY where a process does not freeze in time.
+        """
+        for name, words in (("cgroup.freeze", ("0", "1")), ("freezer.state", ("THAWED", "FROZEN"))):
+            for directory in self.directories:
+                path = f"{directory}/{name}"
+                if os.path.exists(path):
+                    self._write_freezer(path, words[frozen])
+                    deadline = time.monotonic() + patience
+                    while self.frozen() != frozen:
+                        if time.monotonic() > deadline:
+                            raise OSError(errno.EBUSY, "a process does not freeze", path)
+                        if name == "freezer.state":
+                            self._write_freezer(
+                                path, words[frozen]
+                            )  # v1 can stay at FREEZING until asked again
+                        time.sleep(0.001)
+                    return
+        raise OSError(errno.ENOENT, "no control group hierarchy here has a freezer", self.path)
+
+    @staticmethod
+    def _write_freezer(path: str, word: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, word.encode())
+        finally:
+            os.close(descriptor)
+
+    def frozen(self) -> bool:
+        """Whether the group's processes are frozen now."""
+        for directory in self.directories:
+            try:
+                with open(f"{directory}/freezer.state") as file:
+                    if file.read().strip() == "FROZEN":
+                        return True
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # not this hierarchy
+            try:
+                with open(f"{directory}/cgroup.events") as file:
+                    if "frozen 1" in file.read():
+                        return True
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # a v1 hierarchy, or no group there
+        return False
+
     def remove(self, *, patience: float = 2.0) -> None:
         """Remove the group, and our parent group with it when it was the last one.
 

@@ -41,6 +41,7 @@ _BY_CALL: dict[tuple[str, int], str] = {
     ): "wrong options for this file system, a source that is not a mount, or overlay's upper"
     " directory on a file system that cannot hold one (another overlay)",
     ("mount", errno.ENOTDIR): "a directory can only be mounted on a directory, and a file only on a file",
+    ("fsopen", errno.ENODEV): "this kernel does not know that file system type (is its module loaded?)",
     (
         "pivot_root",
         errno.EINVAL,

@@ -46,11 +46,17 @@ def open_in_root(dirfd: int, path: str | bytes, flags: int, mode: int = 0) -> in
                 raise
 
 
+def normal(path: str) -> str:
+    """`path` as an absolute path without "//", "." and ".."; os.path.normpath(3) alone keeps a leading "//"."""
+    return os.path.normpath("/" + path.lstrip("/"))
+
+
 def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
     """Make sure that `path` exists below the directory `root`, and return an O_PATH descriptor of it.
 
-    Missing parents are made one by one, each below a descriptor of its parent, so that a symbolic link swapped in
-    meanwhile cannot lead elsewhere. An existing last part is taken as it is, whatever its type.
+    Missing parts are made one by one, each below a descriptor of its parent; symbolic links are followed inside the
+    root, dangling ones by making what they point to. A link swapped in meanwhile cannot lead out: every part is opened
+    with RESOLVE_IN_ROOT. An existing last part is taken as it is, whatever its type.
 
     :raises SyscallError: ENOTDIR, ELOOP and the like where the image makes the path impossible.
     """
@@ -59,25 +65,43 @@ def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) ->
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    current = os.dup(root)
-    try:
-        walked = ""
-        for index, part in enumerate(parts):
-            walked += "/" + part
-            last = index == len(parts) - 1
+    ahead = [part for part in path.split("/") if part not in ("", ".")]
+    behind: list[str] = []
+    links = 0
+    while ahead:
+        part = ahead.pop(0)
+        if part == "..":
+            behind = behind[:-1]
+            continue
+        here = "/" + "/".join([*behind, part])
+        try:
+            descriptor = open_in_root(root, here, os.O_PATH | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            parent = open_in_root(root, "/" + "/".join(behind), os.O_PATH)
             try:
-                following = open_in_root(root, walked, os.O_PATH)
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-                following = _make_entry(current, part, directory or not last, mode)
-            os.close(current)
-            current = following
-        return current
-    except BaseException:
-        os.close(current)
-        raise
+                descriptor = _make_entry(parent, part, directory or bool(ahead), mode)
+            finally:
+                os.close(parent)
+        try:
+            target = os.readlink("", dir_fd=descriptor) if _is_link(descriptor) else None
+        finally:
+            os.close(descriptor)
+        if target is None:
+            behind.append(part)
+            continue
+        links += 1
+        if links > 40:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if target.startswith("/"):
+            behind = []
+        ahead = [word for word in target.split("/") if word not in ("", ".")] + ahead
+    return open_in_root(root, "/" + "/".join(behind), os.O_PATH)
+
+
+def _is_link(descriptor: int) -> bool:
+    return stat_module.S_ISLNK(os.fstat(descriptor).st_mode)
 
 
 def _make_entry(parent: int, name: str, directory: bool, mode: int) -> int:

@@ -104,6 +104,7 @@ class Init:
         self.gate = Gate()
         self.state: dict[str, Any] = {}
         self.waits_for_ids = False
+        self.preserve = 0
 
     def run(self) -> int:
         """All of it; returns an exit status only where something failed (the reason has been sent home)."""
@@ -250,7 +251,7 @@ class Init:
 
     def _execute(self, program: str) -> int:
         self.progress.step = "exec"
-        return execute(self.channel, program, self.process)
+        return execute(self.channel, program, self.process, self.preserve)
 
 
 def report(channel: Channel, step: str, error: BaseException) -> int:
@@ -429,13 +430,13 @@ def _not_executable(name: str, error: OSError) -> StepError:
     )
 
 
-def execute(channel: Channel, program: str, process: dict[str, Any]) -> int:
+def execute(channel: Channel, program: str, process: dict[str, Any], preserve: int = 0) -> int:
     """Become the user's program; returns only where the kernel refuses it."""
     environment: dict[bytes, bytes] = {}
     for entry in process.get("env", []):
         key, _, value = os.fsencode(entry).partition(b"=")
         environment.setdefault(key, value)
-    close_range(3, cloexec=True)
+    close_range(3 + preserve, cloexec=True)
     try:
         os.execve(program, process["args"], environment)
     except OSError as error:

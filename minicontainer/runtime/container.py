@@ -157,6 +157,7 @@ def create(
     config: dict[str, Any] | None = None,
     gate: Gate | None = None,
     console: Channel | None = None,
+    preserve: int = 0,
 ) -> Process:
     """Make a container of the OCI bundle and stop just before its program. Needs a process with a single thread.
 
@@ -166,6 +167,7 @@ def create(
     :param config: the parsed config.json, where the caller has it already.
     :param gate: what the container waits for before its program, where that is not :meth:`Process.start`.
     :param console: where to send the terminal's master side instead of :attr:`Process.console`.
+    :param preserve: how many descriptors from 3 upwards the program inherits.
     :raises StepError: what failed and where; nothing is left behind then.
     """
     if config is None:
@@ -186,6 +188,7 @@ def create(
         program = seccomp_program(theirs, config)
         init = Init(config, rootfs, theirs, stdio, tasks, signal.SIGKILL if die_with_parent else 0, program)
         init.gate = gate or init.gate
+        init.preserve = preserve
         init.state = state_of(container_id, bundle, config)
         pid = give_birth(ours, theirs, linux, init, v2)
     except BaseException:

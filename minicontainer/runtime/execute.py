@@ -38,10 +38,12 @@ def execute(
     *,
     die_with_parent: bool = False,
     config: dict[str, Any] | None = None,
+    console: Channel | None = None,
 ) -> Process:
     """Make one more process in the container whose init is `container_pid`, ready to start.
 
     :param process: an OCI ``process`` object.
+    :param console: where to send the terminal's master side instead of :attr:`Process.console`.
     :raises NotRunning: where the container has ended.
     :raises StepError: what failed in there.
     """
@@ -65,7 +67,7 @@ def execute(
             os._exit(_enter(newcomer, namespaces, v2, tasks))
         theirs.close()
         _, status = os.waitpid(envoy, 0)
-        return _ready(ours, status)
+        return _ready(ours, status, console)
     except BaseException:
         ours.close()
         raise
@@ -75,7 +77,7 @@ def execute(
                 os.close(descriptor)
 
 
-def _ready(ours: Channel, status: int) -> Process:
+def _ready(ours: Channel, status: int, console: Channel | None) -> Process:
     """Learn the new process's PID from the envoy and wait until it is ready."""
     message, _ = ours.receive()
     if message is None:
@@ -87,6 +89,7 @@ def _ready(ours: Channel, status: int) -> Process:
 
         raise from_dict(message["error"])
     process = Process(message["pid"], ours)
+    process.console_to = console
     process.await_ready()
     return process
 

@@ -77,6 +77,12 @@ _SUPERBLOCK_FLAGS = frozenset({"sync", "async", "dirsync", "lazytime", "mand", "
 _IGNORED = frozenset({"defaults", "nolazytime", "nomand", "loud", "noiversion", "async"})
 
 
+def known_options() -> list[str]:
+    """Every mount option that has a meaning here, sorted; others are handed to the file system."""
+    plain = [*_ATTRIBUTES, *_PROPAGATION]
+    return sorted({*plain, *("r" + name for name in plain), *_IGNORED, "bind", "rbind", "tmpcopyup"})
+
+
 class Options:
     """Mount options sorted by what they are about.
 

@@ -150,6 +150,18 @@ def compile_filter(profile: dict[str, Any]) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
+def known() -> dict[str, list[str]]:
+    """The words of a profile that this compiler understands (OCI features-linux.md "Seccomp")."""
+    operators = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+    return {
+        "actions": sorted(_ACTIONS),
+        "operators": [f"SCMP_CMP_{name}" for name in operators],
+        "archs": sorted(_ARCHITECTURES),
+        "knownFlags": sorted(_FLAGS),
+        "supportedFlags": sorted(_FLAGS),
+    }
+
+
 def _action(name: str, number: int | None) -> int:
     """The kernel's return value for an action, with its errno where it carries one."""
     if name == "SCMP_ACT_NOTIFY":

@@ -80,3 +80,16 @@ def group_is_mapped(gid: int) -> bool:
             if inside <= gid < inside + count:
                 return True
     return False
+
+
+def example() -> dict[str, Any]:
+    """A config.json to begin with, as ``runc spec`` writes one: a shell with a terminal on a read-only root."""
+    spec = default_spec()
+    spec["process"] |= {
+        "terminal": True,
+        "env": [*spec["process"]["env"], "TERM=xterm"],
+        "noNewPrivileges": True,
+    }
+    spec["root"]["readonly"] = True
+    spec["hostname"] = "minicontainer"
+    return spec
