@@ -30,23 +30,21 @@ from minicontainer.course.watched import TICK, Call, Ended, NotAttempted, Subjec
 from minicontainer.linux import capability, namespace
 from minicontainer.linux.hints import describe
 
-__all__ = ["Call", "Ended", "Gate", "Stage", "Subject", "TimedOut", "Unavailable", "seconds", "serve"]
+__all__ = ["Call", "Ended", "Gate", "Stage", "Subject", "TimedOut", "Unavailable", "serve"]
 
 PRIVATE = namespace.CLONE_NEWPID | namespace.CLONE_NEWNS | namespace.CLONE_NEWUTS | namespace.CLONE_NEWIPC
 _OUTPUT_KEPT = 2000
 
 
-def seconds(limit: float) -> float:
-    """`limit` on this machine: MINICONTAINER_TIME_SCALE stretches all limits, for emulated or busy machines."""
-    return limit * float(os.environ.get("MINICONTAINER_TIME_SCALE", "1"))
-
-
 class Stage:
     """What a scene works with."""
 
-    def __init__(self, packed: bytes, directory: str, limit: float, needs: Iterable[str]) -> None:
+    def __init__(
+        self, packed: bytes, directory: str, limit: float, needs: Iterable[str], scale: float
+    ) -> None:
         self.directory = directory
-        self.limit = seconds(limit)
+        self.scale = scale
+        self.limit = limit * scale
         self.late = f"it did not return within {self.limit:g} seconds"
         self.fallback = False
         self._packed = packed
@@ -110,7 +108,7 @@ class Stage:
 
     def until(self, condition: Callable[[], Any], limit: float) -> Any:
         """Wait, `limit` seconds at most, for `condition()` to be true; its last value."""
-        deadline = time.monotonic() + seconds(limit)
+        deadline = time.monotonic() + limit * self.scale
         while True:
             value = condition()
             if value or time.monotonic() > deadline:
@@ -176,9 +174,10 @@ def perform(
     directory: str,
     limit: float,
     needs: list[str],
+    scale: float,
 ) -> dict[str, Any]:
     """Play a scene, in the stage's own process; what was seen, as the fields of a :class:`~.dispatch.Answer`."""
-    stage = Stage(packed, directory, limit, needs)
+    stage = Stage(packed, directory, limit, needs, scale)
     answer: dict[str, Any] = {}
     try:
         answer["seen"] = scene(stage, *parameters)

@@ -132,12 +132,15 @@ class Subject:
 
         :raises TimedOut: when it has not in time.
         """
-        deadline = time.monotonic() + (limit or self._stage.limit)
+        deadline = self._deadline(limit)
         while self.status is None:
             if time.monotonic() > deadline:
                 raise TimedOut(self._stage.late)
             self.pump(TICK)
         return self.status
+
+    def _deadline(self, limit: float | None) -> float:
+        return time.monotonic() + (self._stage.limit if limit is None else limit * self._stage.scale)
 
     def find(self, number: int) -> proc.Process | None:
         """The process that has PID `number` in the subject's PID namespace."""
@@ -178,7 +181,7 @@ class Subject:
         ready, _, _ = select.select(list(self._open), [], [], timeout)
         for descriptor in ready:
             if descriptor == self._line.fileno():
-                self._take_message()
+                self._take_messages()
             elif descriptor == self._output:
                 data = os.read(descriptor, 65536)
                 self._stage.note(data.decode(errors="replace"))
@@ -187,17 +190,24 @@ class Subject:
             else:
                 self._take_report()
 
-    def _take_message(self) -> None:
-        try:
-            data = self._line.recv(LARGEST + 1024)
-        except OSError:
-            data = b""
-        if not data:
-            self._open.discard(self._line.fileno())
-            return
-        self._count += 1
-        if self._count > _MESSAGES:
-            raise Ended("it flooded the checker with messages and was stopped")
+    def _take_messages(self) -> None:
+        """All messages that are there, at most a hundred: who sends more is asked again, and is counted."""
+        for _ in range(100):
+            try:
+                data = self._line.recv(LARGEST + 1024, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self._open.discard(self._line.fileno())
+                return
+            self._count += 1
+            if self._count > _MESSAGES:
+                raise Ended("it flooded the checker with messages and was stopped")
+            self._take_message(data)
+
+    def _take_message(self, data: bytes) -> None:
         try:
             message = json.loads(data)
         except ValueError:
@@ -225,7 +235,7 @@ class Subject:
                 self._reports.append(report)
 
     def _next(self, kind: str, name: str | None, limit: float | None) -> dict[str, Any]:
-        deadline = time.monotonic() + (limit or self._stage.limit)
+        deadline = self._deadline(limit)
         while True:
             for message in self._messages:
                 if message.get("say") == "broken":

@@ -385,7 +385,8 @@ def scene_init(stage: Stage, script: str, name: str, order: str) -> dict[str, An
     if not isinstance(running, proc.Process):
         if _is_program(first, program):
             return {"where": "the program is PID 1 itself", "zombies": "", "call": None}
-        return {"where": "no such process", "zombies": "", "call": _late(subject)}
+        # Neither a program nor a result: then it is the time limit that ends this, and the whole check.
+        return {"where": "no such process", "zombies": "", "call": as_data(subject.call())}
     where = (
         "a child of PID 1"
         if running.parent == first
