@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from minicontainer import paths
-from minicontainer.errors import ImageNotFound, MinicontainerError, UsageError
+from minicontainer.errors import ImageNotFound, UsageError
 from minicontainer.image.blobs import Blobs, BlobWriter
 from minicontainer.image.config import (
     CONFIG,
@@ -39,27 +38,15 @@ from minicontainer.image.config import (
     parse_document,
     read_manifest,
 )
+from minicontainer.image.index import REF_NAME, SIZE, Index, enter, names_of, repository
 from minicontainer.image.reference import Reference
+from minicontainer.image.removal import Use, names_to_remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-REF_NAME = "org.opencontainers.image.ref.name"
-SIZE = "io.minicontainer.image.size"  # bytes of the uncompressed layers, which the manifest does not say
-_INDEX_LIMIT = 16 << 20
 _HEX = frozenset("0123456789abcdef")
-
-
-class Use:
-    """A container that needs an image, for :meth:`Store.remove`."""
-
-    __slots__ = ("container", "image", "running")
-
-    def __init__(self, image: str, container: str = "", *, running: bool = False) -> None:
-        self.image = image  # the image's id
-        self.container = container  # the container's id
-        self.running = running
 
 
 class Store:
@@ -76,6 +63,7 @@ class Store:
         self.layout = self.root / "images"
         self.layers = self.root / "layers"
         self.blobs = Blobs(self.layout)
+        self.index = Index(self.layout)
 
     # Looking
 
@@ -118,7 +106,7 @@ class Store:
 
     def _find(self, name: str, groups: Mapping[str, list[Descriptor]]) -> str | None:
         """The manifest digest that `name` leads to. The usual name is found without parsing it."""
-        names = {ref: digest for digest, entries in groups.items() for ref in _names(entries)}
+        names = {ref: digest for digest, entries in groups.items() for ref in names_of(entries)}
         for guess in (name, f"{name}:latest"):
             if guess in names:
                 return names[guess]
@@ -131,7 +119,7 @@ class Store:
             if reference is not None and reference.digest is not None:
                 wanted = reference.familiar_name
                 same = [ref for ref, digest in names.items() if digest == reference.digest]
-                return reference.digest if any(_repository(ref) == wanted for ref in same) else None
+                return reference.digest if any(repository(ref) == wanted for ref in same) else None
             if reference is not None and reference.familiar() in names:
                 return names[reference.familiar()]
         if not digits or not _HEX.issuperset(digits):
@@ -153,25 +141,9 @@ class Store:
     def _by_manifest(self) -> dict[str, list[Descriptor]]:
         """The index's entries, by the digest of the manifest they point to."""
         groups: dict[str, list[Descriptor]] = {}
-        for entry in self._read_index():
+        for entry in self.index.read():
             groups.setdefault(entry.digest, []).append(entry)
         return groups
-
-    def _read_index(self) -> list[Descriptor]:
-        try:
-            with open(self.layout / "index.json", "rb") as file:
-                data = file.read(_INDEX_LIMIT)
-        except FileNotFoundError:
-            return []
-        except PermissionError as error:
-            raise MinicontainerError(
-                f"cannot read the image store {self.layout}: {error.strerror}",
-                hint="run as root, or as an ordinary user inside `minicontainer lab -- …`",
-            ) from error
-        entries = parse_document(data, "the store's index.json").get("manifests")
-        if not isinstance(entries, list):
-            raise BadImage("the store's index.json has no list of manifests")
-        return [Descriptor.from_json(entry, "an entry of index.json") for entry in entries]
 
     def _manifest(self, digest: str) -> tuple[str, Descriptor, list[Descriptor]]:
         """Digest, config and layers of an image manifest, through an index for several platforms where it is one."""
@@ -187,7 +159,7 @@ class Store:
         return self._manifest(digest)[1].digest
 
     def _load(self, digest: str, entries: list[Descriptor]) -> Image:
-        names = tuple(sorted(_names(entries)))
+        names = tuple(sorted(names_of(entries)))
         try:
             return self._read(digest, entries, names)
         except BadImage as error:
@@ -213,7 +185,7 @@ class Store:
         :param layers: tar files, plain or compressed; they are stored as they are.
         :param config: the OCI image config (``{"config": {"Cmd": …}, "created": …}``); rootfs is filled in.
         """
-        from minicontainer.image.layers import LIMITS
+        from minicontainer.image.limits import LIMITS
         from minicontainer.image.stream import PlainStream
 
         with self._adding():
@@ -246,8 +218,8 @@ class Store:
         digest = self.blobs.put(manifest)
         annotations = {} if size is None else {SIZE: str(size)}
         entry = Descriptor(MANIFEST, digest, len(manifest), annotations)
-        with self._index() as entries:
-            _enter(entries, entry, _parse(reference) if reference is not None else None)
+        with self.index.change() as entries:
+            enter(entries, entry, _parse(reference) if reference is not None else None)
             same = [entry for entry in entries if entry.digest == digest]
         return self._load(digest, same)
 
@@ -255,12 +227,12 @@ class Store:
         """Give the image `source` one more name, `target`, taking it from the image that had it."""
         reference = _parse(target)
         image = self.resolve(source)
-        with self._index() as entries:
+        with self.index.change() as entries:
             old = next((entry for entry in entries if entry.digest == image.manifest_digest), None)
             if old is None:
                 raise ImageNotFound(f"No such image: {source}", hint="it was removed just now")
             annotations = {key: value for key, value in old.annotations.items() if key != REF_NAME}
-            _enter(entries, Descriptor(old.media_type, old.digest, old.size, annotations), reference)
+            enter(entries, Descriptor(old.media_type, old.digest, old.size, annotations), reference)
         return self.resolve(reference.familiar())
 
     def remove(self, name: str, *, force: bool = False, used_by: Iterable[Use | str] = ()) -> list[str]:
@@ -278,36 +250,17 @@ class Store:
             return self._remove_damaged(name, error)
         uses = [use if isinstance(use, Use) else Use(use) for use in used_by]
         uses = [use for use in uses if use.image == image.id]
-        by_id = _is_id(name, image)
-        repositories = {_repository(ref) for ref in image.references}
-        single = len(image.references) <= 1 or (by_id and len(repositories) == 1)
-        if by_id:
-            names = list(image.references)
-            _check_unused(image, uses, force)
-            if not single and not force:
-                raise _conflict(f"unable to delete {image.short_id} (must be forced) - "
-                                "image is referenced in multiple repositories")  # fmt: skip
-        else:
-            names = [_reference_name(name, image)]
-            if single:
-                if uses and not force:
-                    raise _conflict(
-                        f'unable to remove repository reference "{name}" (must force) - container '
-                        f"{uses[0].container[:12]} is using its referenced image {image.short_id}"
-                    )
-                _check_unused(image, uses, force)
-        lines: list[str] = []
-        with self._index() as entries:
+        going, by_id = names_to_remove(image, name, uses, force)
+        with self.index.change() as entries:
             ours = [entry for entry in entries if entry.digest == image.manifest_digest]
             for entry in ours:
-                if entry.annotations.get(REF_NAME) in names or (by_id and REF_NAME not in entry.annotations):
+                if entry.annotations.get(REF_NAME) in going or (by_id and REF_NAME not in entry.annotations):
                     entries.remove(entry)
-                    if REF_NAME in entry.annotations:
-                        lines.append(f"Untagged: {entry.annotations[REF_NAME]}")
             left = any(entry.digest == image.manifest_digest for entry in entries)
             if not left and uses and ours:
-                _enter(entries, ours[0], None)
+                enter(entries, ours[0], None)
                 left = True
+        lines = [f"Untagged: {ref}" for ref in going if ref in names_of(ours)]
         if not left:
             used = {chain for other in self.images(lambda _damage: None) for chain in other.chain_ids}
             lines.append(f"Deleted: {image.id}")
@@ -318,7 +271,7 @@ class Store:
     def _remove_damaged(self, name: str, damage: BadImage) -> list[str]:
         """Take the name off an image that cannot be read, which is all that can be known about it."""
         wanted = Reference.parse(name).familiar()
-        with self._index() as entries:
+        with self.index.change() as entries:
             damaged = [entry for entry in entries if entry.annotations.get(REF_NAME) == wanted]
             if not damaged:
                 raise damage
@@ -346,7 +299,8 @@ class Store:
 
     def _unpack(self, image: Image, index: int, lower: Sequence[Path]) -> Path:
         """Unpack one layer: beside its place, and moved there when it is complete and its digest is right."""
-        from minicontainer.image.layers import remove_tree, unpack
+        from minicontainer.image.layers import unpack
+        from minicontainer.image.remove import remove_tree
 
         diff_id, name = image.diff_ids[index], image.diff_ids[index][7:]
         chain = f"chain-{image.chain_ids[index][7:]}"
@@ -386,32 +340,13 @@ class Store:
 
     def _prepare(self) -> None:
         """Make the directories and the two files that say what this is."""
-        if (self.layout / "index.json").exists() and self.layers.is_dir():
+        if self.index.exists() and self.layers.is_dir():
             return
         paths.private_directory(self.root)
         for directory in (self.layout, self.blobs.directory, self.layers):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with paths.lock(self.layout / "lock"):
-            if not (self.layout / "index.json").exists():
-                paths.write_whole(self.layout / "oci-layout", '{"imageLayoutVersion":"1.0.0"}')
-                self._write_index([])
-
-    def _write_index(self, entries: Iterable[Descriptor]) -> None:
-        document = {
-            "schemaVersion": 2,
-            "mediaType": INDEX,
-            "manifests": [entry.to_json() for entry in entries],
-        }
-        paths.write_whole(self.layout / "index.json", json.dumps(document, indent=1), durable=True)
-
-    @contextmanager
-    def _index(self) -> Iterator[list[Descriptor]]:
-        """The index to be changed: read and written under the lock; not written when the block raises."""
-        self._prepare()
-        with paths.lock(self.layout / "lock"):
-            entries = self._read_index()
-            yield entries
-            self._write_index(entries)
+        paths.write_whole(self.layout / "oci-layout", '{"imageLayoutVersion":"1.0.0"}')
+        self.index.create()
 
     def collect(self) -> int:
         """Delete blobs and unpacked layers that no image refers to, and what killed processes left.
@@ -422,7 +357,7 @@ class Store:
         """
         if not self.layout.is_dir():
             return 0
-        from minicontainer.image.layers import remove_tree
+        from minicontainer.image.remove import remove_tree
 
         wanted = self.layout / "gc.wanted"
         wanted.touch()
@@ -437,9 +372,7 @@ class Store:
             try:
                 blobs, layers = self._live()
             except BadImage:
-                return (
-                    0  # what a damaged image needs is not known: nothing goes until it is removed or repaired
-                )
+                return 0  # what a damaged image needs is not known: nothing goes until it is gone itself
             garbage = [path for path in self.blobs.directory.iterdir() if path.name not in blobs]
             garbage += self.blobs.ingest.iterdir() if self.blobs.ingest.is_dir() else []
             for path in garbage:
@@ -452,7 +385,9 @@ class Store:
             for path in dead:
                 if path.is_dir():
                     # Out of its place first: a half-removed layer must not count as one.
-                    leaving = path if ".tmp-" in path.name else path.rename(f"{path}.tmp-removed")
+                    leaving = (
+                        path if ".tmp-" in path.name else path.rename(f"{path}.tmp-{os.urandom(4).hex()}")
+                    )
                     remove_tree(leaving)
                 else:
                     path.unlink()
@@ -483,76 +418,7 @@ def _parse(reference: Reference | str) -> Reference:
     return parsed
 
 
-def _names(entries: Iterable[Descriptor]) -> list[str]:
-    return [entry.annotations[REF_NAME] for entry in entries if REF_NAME in entry.annotations]
-
-
-def _repository(name: str) -> str:
-    """``busybox`` of ``busybox:latest``."""
-    head, colon, tail = name.rpartition(":")
-    return head if colon and "/" not in tail else name
-
-
-def _enter(entries: list[Descriptor], entry: Descriptor, reference: Reference | None) -> None:
-    """Put an entry into the index under a name; the image that had the name stays, if need be without one."""
-    name = reference.familiar() if reference is not None else None
-    if name is not None:
-        for old in [old for old in entries if old.annotations.get(REF_NAME) == name]:
-            entries.remove(old)
-            if old.digest != entry.digest and all(other.digest != old.digest for other in entries):
-                annotations = {key: value for key, value in old.annotations.items() if key != REF_NAME}
-                entries.append(Descriptor(old.media_type, old.digest, old.size, annotations))
-        # An entry without a name only keeps an image that has no other.
-        entries[:] = [old for old in entries if old.digest != entry.digest or REF_NAME in old.annotations]
-    elif any(old.digest == entry.digest for old in entries):
-        return
-    annotations = {key: value for key, value in entry.annotations.items() if key != REF_NAME}
-    entries.append(
-        Descriptor(
-            entry.media_type, entry.digest, entry.size, annotations | ({REF_NAME: name} if name else {})
-        )
-    )
-
-
 def _is_layer_name(name: str) -> bool:
     """Whether a file in the layers directory is the store's; the containers' common lowest layer is not."""
     digits = name.partition(".")[0].removeprefix("chain-")
     return len(digits) == 64 and _HEX.issuperset(digits)
-
-
-def _is_id(name: str, image: Image) -> bool:
-    """Whether `name` found the image by its id and not by one of its names."""
-    digits = name.removeprefix("sha256:")
-    return image.id[7:].startswith(digits) and f"{name}:latest" not in image.references
-
-
-def _reference_name(name: str, image: Image) -> str:
-    for guess in (name, f"{name}:latest"):
-        if guess in image.references:
-            return guess
-    reference = Reference.parse(name)
-    if reference.digest is None:
-        return reference.familiar()
-    return next(ref for ref in image.references if _repository(ref) == reference.familiar_name)
-
-
-def _check_unused(image: Image, uses: Sequence[Use], force: bool) -> None:
-    running = next((use for use in uses if use.running), None)
-    if running is not None:
-        raise _conflict(
-            f"unable to delete {image.short_id} (cannot be forced) - "
-            f"image is being used by running container {running.container[:12]}"
-        )
-    if uses and not force:
-        raise _conflict(
-            f"unable to delete {image.short_id} (must be forced) - "
-            f"image is being used by stopped container {uses[0].container[:12]}"
-        )
-
-
-def _conflict(message: str) -> MinicontainerError:
-    return MinicontainerError(
-        f"conflict: {message}",
-        hint="remove the container first (`minicontainer rm`), or use --force where it says so",
-        exit_code=1,
-    )

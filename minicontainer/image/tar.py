@@ -222,33 +222,33 @@ def _entry(header: bytes, records: dict[bytes, bytes], long_name: bytes, long_li
         )  # before ustar a directory was a file whose name ends in /
     if kind not in _KNOWN or any(key.startswith(b"GNU.sparse.") for key in records):
         raise BadArchive(
-            f"entry {_shown(name)} has a type that layers do not use ({_shown(kind)})",
+            f"entry {shown(name)} has a type that layers do not use ({shown(kind)})",
             hint="sparse and multi-volume archives have to be made again as plain tar",
         )
     size = _decimal(records[b"size"], "size") if b"size" in records else _number(header[124:136], "size")
     uid = _decimal(records[b"uid"], "uid") if b"uid" in records else _number(header[108:116], "uid")
     gid = _decimal(records[b"gid"], "gid") if b"gid" in records else _number(header[116:124], "gid")
     if not (0 <= uid <= _ID_LIMIT and 0 <= gid <= _ID_LIMIT and 0 <= size <= _SIZE_LIMIT):
-        raise BadArchive(f"entry {_shown(name)} has an impossible owner or size ({uid}:{gid}, {size} bytes)")
+        raise BadArchive(f"entry {shown(name)} has an impossible owner or size ({uid}:{gid}, {size} bytes)")
     if b"mtime" in records:
         mtime = _nanoseconds(records[b"mtime"])
     else:
         mtime = _number(header[136:148], "mtime") * 1_000_000_000
     if abs(mtime) > _TIME_LIMIT * 1_000_000_000:
-        raise BadArchive(f"entry {_shown(name)} has an impossible time")
+        raise BadArchive(f"entry {shown(name)} has an impossible time")
     entry = Entry(name, kind, mode=_number(header[100:108], "mode") & 0o7777, uid=uid, gid=gid, mtime=mtime)
     entry.size = size if kind == FILE else 0  # POSIX: other types have no content, whatever the field says
     entry.linkname = linkname
     if kind in (CHAR, BLOCK_DEVICE):
         entry.major, entry.minor = _number(header[329:337], "major"), _number(header[337:345], "minor")
         if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
-            raise BadArchive(f"entry {_shown(name)} has an impossible device number")
+            raise BadArchive(f"entry {shown(name)} has an impossible device number")
     if records:
         entry.xattrs = {key[len(XATTR) :]: value for key, value in records.items() if key.startswith(XATTR)}
     return entry
 
 
-def _shown(name: bytes) -> str:
+def shown(name: bytes) -> str:
     """A hostile name for a message: printable, and not long."""
     text = ascii(name[:200].decode("utf-8", "replace"))
     return text if len(name) <= 200 else text + "…"

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from minicontainer.errors import MinicontainerError
 from minicontainer.image import base, overlay, tar
-from minicontainer.image.layers import remove_tree, unpack
+from minicontainer.image.layers import unpack
 from minicontainer.image.pack import TarWriter
+from minicontainer.image.remove import remove_tree
 from minicontainer.image.store import Store
 from minicontainer.image.tar import Entry
 from minicontainer.linux import mount as mounts

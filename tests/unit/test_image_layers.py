@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from minicontainer.errors import MinicontainerError
 from minicontainer.image import overlay, tar
 from minicontainer.image.config import BadImage
-from minicontainer.image.layers import Limits, clean, remove_tree, unpack
+from minicontainer.image.layers import unpack
+from minicontainer.image.limits import Limits, clean
 from minicontainer.image.pack import TarWriter, pack
+from minicontainer.image.remove import remove_tree
 from minicontainer.image.tar import BadArchive, Entry
 
 ROOT = os.geteuid() == 0

@@ -21,9 +21,10 @@ from minicontainer.errors import ImageNotFound, MinicontainerError, UsageError
 from minicontainer.image import config as image_config
 from minicontainer.image.blobs import digest_of
 from minicontainer.image.config import BadImage, ImageConfig
-from minicontainer.image.layers import remove_tree
 from minicontainer.image.pack import TarWriter
-from minicontainer.image.store import Store, Use
+from minicontainer.image.removal import Use
+from minicontainer.image.remove import remove_tree
+from minicontainer.image.store import Store
 from minicontainer.image.tar import DIRECTORY, LINK, Entry
 
 
@@ -299,9 +300,9 @@ def test_killed_unpack_leaves_nothing_that_counts(store, tmp_path):
         "import os, sys, signal\n"
         "from minicontainer.image import layers\n"
         "from minicontainer.image.store import Store\n"
-        "class Dying(layers._Writer):\n"
+        "class Dying(layers.LayerWriter):\n"
         "    def finish(self): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "layers._Writer = Dying\n"
+        "layers.LayerWriter = Dying\n"
         "store = Store(sys.argv[1]); store.layer_paths(store.resolve('x'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], cwd=Path(__file__).parents[2])
