@@ -56,7 +56,7 @@ def _everything(pid: int) -> list[str]:
 def _processes(pid: int) -> list[str]:
     server = _fork_server()
     below = [each for each in proc.descendants(pid) if each.pid != server and not _is_jupyters(each)]
-    return [f"process {each.pid} ({each.name}, state {each.state})" for each in below]
+    return [f"process {each.pid} ({each.name}{', a zombie' if each.state == 'Z' else ''})" for each in below]
 
 
 def _fork_server() -> int:

@@ -73,6 +73,9 @@ def test_missing_process_is_an_error() -> None:
 
 def test_same_state_same_picture(sleeper: subprocess.Popen) -> None:
     os.kill(sleeper.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 5
+    while proc.status(sleeper.pid)["State"][:1] != "T" and time.monotonic() < deadline:
+        time.sleep(0.01)
     for draw in (
         lambda: show.processes(sleeper.pid),
         lambda: show.namespaces({"me": os.getpid(), "it": sleeper.pid}),

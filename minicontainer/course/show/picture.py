@@ -74,7 +74,7 @@ class Picture:
 
     def _svg(self, attributes: str, ground: str = "") -> str:
         # The ids tie title and description to the picture; from the content, so that equal pictures are equal text.
-        name = "mc" + hashlib.sha256((self.title + self._body).encode()).hexdigest()[:10]
+        name = "mc" + hashlib.sha256((self.title + self._body).encode(errors="replace")).hexdigest()[:10]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="{name}t {name}d"'
             f' viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}" height="{self.height:g}"'
