@@ -191,8 +191,8 @@ class Group:
                     break
 
     def _remove_parent(self, directory: str) -> None:
-        """Remove our own empty parent group; one with other containers in it stays."""
-        if "/" not in self.path:
+        """Remove the empty parent group where it is ours; other engines' parents, and one in use, stay."""
+        if os.path.dirname(self.path) != parent_path():
             return
         try:
             os.rmdir(directory)
@@ -210,8 +210,5 @@ def _make(directory: str) -> None:
         except FileExistsError:
             return
         except FileNotFoundError:
-            try:
-                os.mkdir(os.path.dirname(directory), 0o755)
-            except FileExistsError:
-                continue
+            _make(os.path.dirname(directory))
     raise OSError(errno.EAGAIN, "the parent group keeps being removed by others", directory)
