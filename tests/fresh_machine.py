@@ -172,7 +172,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def prove(suite: str, arguments: list[str], keep: bool) -> int:
+def bring_repository(root: Path, uncommitted: bool) -> None:
+    """The repository as /root/repository: a clone of the last commit, or a copy of the files as they are now."""
+    if uncommitted:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=True,
+        ).stdout.split(b"\0")
+        for name in filter(None, listed):
+            source, target = REPOSITORY / os.fsdecode(name), root / "root/repository" / os.fsdecode(name)
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+        return
+    clone = ("git", "-c", "safe.directory=*", "clone", "-q", "/mnt/repository", "repository")
+    status, _ = run(root, *clone, limit=300)
+    if status != 0:
+        raise Failed(f"git clone ended with {status}")
+
+
+def prove(suite: str, arguments: list[str], *, keep: bool, uncommitted: bool) -> int:
     """The whole proof for one Debian; 0 where the two commands did what they promise."""
     root = Path(tempfile.mkdtemp(prefix=f"minicontainer-fresh-{suite}-", dir="/var/tmp"))
     root.chmod(0o755)  # its ordinary users must get in
@@ -181,10 +202,7 @@ def prove(suite: str, arguments: list[str], keep: bool) -> int:
         began = time.monotonic()
         make_root(suite, root)
         seconds["making a bare Debian"] = time.monotonic() - began
-        clone = ("git", "-c", "safe.directory=*", "clone", "-q", "/mnt/repository", "repository")
-        status, seconds["git clone"] = run(root, *clone, limit=300)
-        if status != 0:
-            raise Failed(f"git clone ended with {status}")
+        bring_repository(root, uncommitted)
         seconds["./lab until JupyterLab answers"] = open_lab(root, free_port())
         status, seconds["./lab setup again"] = run(root, "./repository/lab", "setup", limit=300)
         if status != 0:
@@ -222,6 +240,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--suite", choices=("bookworm", "trixie"), default="bookworm", help="of Debian")
     parser.add_argument("--keep", action="store_true", help="do not delete the machine's files")
+    parser.add_argument(
+        "--uncommitted", action="store_true", help="the files as they are, not the last commit"
+    )
     parser.add_argument("arguments", nargs="*", help="for ./lab test, after --")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -229,7 +250,7 @@ def main() -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return prove(options.suite, options.arguments, options.keep)
+        return prove(options.suite, options.arguments, keep=options.keep, uncommitted=options.uncommitted)
     except KeyboardInterrupt:
         print("\n✗ interrupted; the machine is deleted")
         return 130

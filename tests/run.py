@@ -162,7 +162,8 @@ def run_limited(command: list[str], environment: dict[str, str]) -> int:
         print(f"✗ still running after {LIMIT} seconds: ended", flush=True)
         process.terminate()
         return process.wait(timeout=30)
-    except KeyboardInterrupt:
+    except BaseException:
+        process.terminate()  # it may have got Ctrl-C already: once more does no harm
         process.wait(timeout=30)
         raise
 
