@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from minicontainer.engine import create, names, record
 from minicontainer.engine.removal import SUFFIX, remove_container
@@ -12,6 +13,8 @@ from minicontainer.errors import MinicontainerError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.engine.engine import Engine
+
+_MAKING = 10.0  # seconds within which a maker has surely taken the lock of its new directory
 
 
 def collect(engine: Engine) -> list[str]:
@@ -43,7 +46,7 @@ def _one(engine: Engine, directory: str, container_id: str) -> list[str]:
         before = record.read(directory)
         known = record.current(directory)
     except FileNotFoundError:
-        return []  # being made, or half made: found by its name
+        return _half_made(engine, directory, container_id)
     except MinicontainerError as error:
         return [f"left {container_id[:12]} alone: {error}"]
     done = []
@@ -60,6 +63,23 @@ def _one(engine: Engine, directory: str, container_id: str) -> list[str]:
             os.close(lock)
         done.append(f"removed {known.config.name}")
     return done
+
+
+def _half_made(engine: Engine, directory: str, container_id: str) -> list[str]:
+    """Remove what a killed maker left before it took a name (the others are found by their names)."""
+    try:
+        if time.time() - os.stat(directory).st_mtime < _MAKING:
+            return []
+        lock = record.acquire(directory, blocking=False)
+    except (BlockingIOError, FileNotFoundError):
+        return []
+    try:
+        if os.path.exists(f"{directory}/{record.RECORD}"):
+            return []
+        remove_container(engine.root, container_id, "")
+    finally:
+        os.close(lock)
+    return [f"removed the half-made container {container_id[:12]}"]
 
 
 def _entries(directory: str) -> list[str]:

@@ -127,7 +127,7 @@ def read_in_root(root: int, path: str) -> bytes | None:
             return None
         content = b""
         while len(content) <= LARGEST:
-            piece = os.read(descriptor, LARGEST)
+            piece = os.read(descriptor, 65536)
             if not piece:
                 return content
             content += piece

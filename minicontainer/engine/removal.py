@@ -17,6 +17,7 @@ def remove_container(root: str, container_id: str, name: str) -> None:
     """
     directory = f"{root}/containers/{container_id}"
     # The name first: without its container it would be taken for ever, a container without its name can be removed.
-    names.release(f"{root}/names", name, container_id)
+    if name:
+        names.release(f"{root}/names", name, container_id)
     os.rename(directory, directory + SUFFIX)
     remove_tree(directory + SUFFIX)

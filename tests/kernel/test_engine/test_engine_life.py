@@ -234,8 +234,20 @@ def test_gc_clears_what_killed_makers_left(engine):
     os.symlink(container_id, f"{engine.root}/names/half-made")
     os.makedirs(f"{engine.directory('cd' * 32)}.removing/upper/x")
     os.symlink("ef" * 32, f"{engine.root}/names/dangling")
-    engine.gc()
+    nameless = engine.directory("12" * 32)
+    os.makedirs(f"{nameless}/upper")
+    os.utime(nameless, (0, 0))
+    assert len(engine.gc()) >= 4
+    assert engine.gc() == []
     assert os.listdir(f"{engine.root}/containers") == os.listdir(f"{engine.root}/names") == []
+
+
+def test_gc_keeps_the_promise_of_a_lost_supervisor(engine, until):
+    container = engine.run("busybox", ["sleep", "100"], detach=True, remove=True)
+    os.kill(container.state.supervisor, signal.SIGKILL)
+    assert until(lambda: container.status == "exited")
+    engine.gc()
+    assert container.status == "removed"
 
 
 def test_name_of_a_half_made_container_can_be_taken(engine):
