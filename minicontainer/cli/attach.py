@@ -26,6 +26,7 @@ DETACH = b"\x10\x11"  # Ctrl-P Ctrl-Q, as Docker's
 class Target:
     """The process that signals go to, held by a descriptor, so that its number cannot come to mean another one.
 
+    :param pid: its number, 0 for one that has ended.
     :param first: it is the first process of its PID namespace, which the kernel shields from default actions.
     :ivar ended_by: the signal that made us end it, 0 for none.
     """
@@ -34,24 +35,27 @@ class Target:
         self._pid = pid
         self._first = first
         self.ended_by = 0
-        try:
-            self._descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self._descriptor = -1  # it has ended already
+        self._descriptor = -1
+        if pid:
+            try:
+                self._descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._pid = 0  # it has ended already
 
     def send(self, number: int) -> None:
         """Pass a signal on. One that would end any other process, but not a PID 1 that does not catch it, ends it too.
 
         Docker drops such a signal, and Ctrl-C then does nothing at all; here the person's wish counts.
         """
+        if self._descriptor < 0:
+            return
         if self._first and number in (*ENDING, signal.SIGQUIT) and has_no_effect(self._pid, number):
             self.ended_by = self.ended_by or number
             number = signal.SIGKILL
-        if self._descriptor >= 0:
-            try:
-                signal.pidfd_send_signal(self._descriptor, number)  # type: ignore[attr-defined,unused-ignore]
-            except ProcessLookupError:
-                return  # it ended before; its status is on its way
+        try:
+            signal.pidfd_send_signal(self._descriptor, number)
+        except ProcessLookupError:
+            return  # it ended before; its status is on its way
 
     def status(self, status: int) -> int:
         """The exit status to report: that of the signal by which we ended it, if we did."""

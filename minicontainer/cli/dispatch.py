@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 
 def run(words: list[str]) -> int:
-    """Run one command line and return its exit status; whatever happened has been reported."""
+    """Run one command line and return its exit status; whatever happened has been reported.
+
+    :raises SystemExit: when a guest has ended.
+    """
     output.standard_descriptors()
     try:
-        status = _reported(words)
-        output.flush()
-        return status
+        try:
+            return _reported(words)
+        finally:
+            output.flush()
     except BrokenPipeError:
         return _abandon_output(READER_GONE)
     except OSError as error:  # standard output is a file on a full disk, say
@@ -48,8 +52,6 @@ def _reported(words: list[str]) -> int:
     call = Call()
     try:
         return call(words)
-    except SystemExit as leaving:  # argparse in a guest's main function
-        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
     except Interrupted as error:
         return error.exit_code
     except KeyboardInterrupt as error:
@@ -92,8 +94,8 @@ class Call:
         if name == "help":
             return _help(rest)
         if name in GUESTS:
-            status: int | None = _function(GUESTS[name][0])(rest)
-            return status or 0
+            # A guest leaves by the ordinary way, as it would alone: it may have registered things to do at the end.
+            raise SystemExit(_function(GUESTS[name][0])(rest) or 0)
         self.verb = next((verb for verb in VERBS if verb.name == name), None)
         if self.verb is None:
             raise _unknown(name)

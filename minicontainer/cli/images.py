@@ -76,18 +76,22 @@ def images(parsed: Parsed) -> int:
 
     now = time.time_ns()
     rows = []
-    for image in Store().images():
+    damaged: list[MinicontainerError] = []
+    for image in Store().images(on_damage=damaged.append):
         for name in image.references or (f"{NONE}:{NONE}",):
             repository, _, tag = name.rpartition(":")
             rows.append(ImageRow(image, repository, tag, full=parsed.no_trunc, now=now))
     if parsed.arguments:
         rows = [row for row in rows if _named(row, parsed.arguments[0])]
+    for error in damaged:
+        output.complain(error.message, error.hint)
+    status = 1 if damaged else 0
     if parsed.quiet:
         output.write("".join(f"{identifier}\n" for identifier in dict.fromkeys(row.ID() for row in rows)))
-        return 0
+        return status
     columns = (*COLUMNS[:2], "Digest", *COLUMNS[2:]) if parsed.digests else COLUMNS
     output.write(rendered(rows, ImageRow, columns, parsed.format))
-    return 0
+    return status
 
 
 def _named(row: ImageRow, wanted: str) -> bool:
@@ -100,7 +104,8 @@ def _named(row: ImageRow, wanted: str) -> bool:
 def rmi(parsed: Parsed) -> int:
     """Remove names of images, and images that then have none."""
     from minicontainer.cli.containers import engine
-    from minicontainer.image.store import Store, Use
+    from minicontainer.image.removal import Use
+    from minicontainer.image.store import Store
 
     store = Store()
     used = [

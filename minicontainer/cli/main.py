@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line; `arguments` are the words after the program's name, by default the process's own.
 
     :returns: the exit status. Without `arguments` it does not return: the process ends with that status.
+    :raises SystemExit: after a guest (``lab``, ``doctor``...), which leaves by the ordinary way.
     """
     try:
         from minicontainer.cli import dispatch

@@ -143,7 +143,7 @@ def _stay(
     remove: bool,
 ) -> int:
     """Be the window on a container until it ends; returns its exit status."""
-    target = Target(attachment.started, first=True)
+    target = Target(attachment.started or _pid(here, attachment.id), first=True)
     with attachment:
         try:
             status = relay(attachment, target, window, signals)
@@ -166,6 +166,14 @@ def _stay(
     return 0 if status is None else target.status(status)
 
 
+def _pid(here: Engine, container_id: str) -> int:
+    """The first process of a container that ran before we came, 0 when it has ended meanwhile."""
+    try:
+        return here.get(container_id).state.pid
+    except ContainerNotFound:
+        return 0
+
+
 # -- creating -----------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +186,7 @@ def _create(here: Engine, parsed: Parsed) -> str:
         raise UsageError(
             "--pull always: there is no registry client yet", hint="use images that are already here"
         )
-    cidfile = _reserve(parsed.cidfile) if parsed.cidfile is not None else -1
+    cidfile = _reserve(parsed.cidfile) if parsed.cidfile else -1
     try:
         container_id = here.create(parsed.arguments[0], parsed.arguments[1:] or None, **_options(parsed))
     except BaseException as error:
@@ -240,7 +248,7 @@ def _undo(here: Engine, container_id: str, cidfile: str | None) -> None:
         here.remove(container_id, force=True)
     except ContainerNotFound:
         pass  # with --rm its supervisor was quicker
-    if cidfile is not None:
+    if cidfile:
         os.unlink(cidfile)
 
 

@@ -13,8 +13,16 @@ import pytest
 
 from minicontainer.cli import dispatch, main, output, usage
 from minicontainer.cli.flags import FlagError
+from minicontainer.cli.signals import Stopped
 from minicontainer.cli.verbs import GUESTS, VERBS
-from minicontainer.errors import ContainerNotFound, ImageNotFound, MinicontainerError, StepError, UsageError
+from minicontainer.errors import (
+    ContainerNotFound,
+    ImageNotFound,
+    Interrupted,
+    MinicontainerError,
+    StepError,
+    UsageError,
+)
 
 BY_NAME = {verb.name: verb for verb in VERBS}
 COMMAND = [sys.executable, "-m", "minicontainer.cli.main"]
@@ -105,16 +113,25 @@ def test_a_wrong_flag_shows_the_usage(capfd):
 
 
 @pytest.mark.parametrize(
-    ("raised", "status"),
-    [(KeyboardInterrupt(), 130), (SystemExit(3), 3), (SystemExit(None), 0), (SystemExit("text"), 1)],
+    ("raised", "status"), [(KeyboardInterrupt(), 130), (Stopped(15), 143), (Interrupted("stopped"), 130)]
 )
-def test_what_is_no_error_is_only_a_status(monkeypatch, capfd, raised, status):
+def test_an_interruption_is_only_a_status(monkeypatch, capfd, raised, status):
     def broken(self, words):
         raise raised
 
     monkeypatch.setattr(dispatch.Call, "__call__", broken)
     assert dispatch.run(["ps"]) == status
     assert capfd.readouterr().err == ""
+
+
+def test_a_guest_leaves_by_the_ordinary_way():
+    script = (
+        "import atexit, sys; from minicontainer.cli import main, verbs; atexit.register(print, 'at the end');"
+        "verbs.GUESTS['exit'] = ('sys:exit', '');"
+        "sys.argv[1:] = ['exit', 'word']; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "at the end\n", "['word']\n")
 
 
 def test_main_returns_the_status_when_it_is_called_with_words(capsys):

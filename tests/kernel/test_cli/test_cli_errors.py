@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from minicontainer.image.store import Store
 from minicontainer.linux import mount
 
 from .conftest import COMMAND, Cli
@@ -120,6 +121,16 @@ def test_a_damaged_record_is_named_and_can_be_removed(mc, damage):
         assert re.match(r"minicontainer: .*record\.json is damaged: .*\n.*rm -f", done.stderr), done.stderr
     mc.good("rm", "-f", "broken")
     assert mc.good("ps", "-a", "--format", "{{.Names}}") == "fine\n"
+
+
+def test_a_damaged_image_is_named_beside_the_good_ones(mc, tmp_path):
+    shutil.copytree(mc.root / "images", tmp_path / "images")
+    Store(tmp_path).add("broken", [], {"config": {"Cmd": ["x"]}})
+    broken = Store(tmp_path).resolve("broken")
+    (tmp_path / "images/blobs/sha256" / broken.id.removeprefix("sha256:")).write_text("{}")
+    done = mc("--root", str(tmp_path), "images", "--format", "{{.Repository}}")
+    assert (done.returncode, done.stdout) == (1, "busybox\n")
+    one_line(done, 1, "damaged|digest|content")
 
 
 def test_a_record_of_another_version_is_read_as_far_as_it_goes(mc):

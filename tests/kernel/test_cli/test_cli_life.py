@@ -77,6 +77,17 @@ def test_create_start_wait_and_restart(mc):
     assert mc.good("logs", "job") == "run\n" + "run\n" * 2 + "run\n" * 3
 
 
+def test_start_a_joins_a_container_that_runs_already(mc):
+    script = "trap 'echo asked; exit 6' TERM; while :; do echo on; sleep 0.05; done"
+    mc.good("run", "-d", "--name", "busy", "busybox", "sh", "-c", script)
+    process = mc.start("start", "-a", "busy")
+    assert process.stdout.readline() == "on\n"
+    process.terminate()
+    output, _ = process.communicate(timeout=20)
+    assert output.endswith("asked\n")
+    assert process.returncode == 6
+
+
 def test_restart_of_a_running_container_gives_it_a_new_process(mc):
     mc.good("run", "-d", "--name", "again", "busybox", "sleep", "1000")
     first = mc.good("inspect", "-f", "{{.State.Pid}}", "again")
