@@ -256,7 +256,9 @@ def in_child(function: Callable[[], str], limit: float = TIME_LIMIT) -> str:
             text += part
     finally:
         os.close(read)
-        os.killpg(child, signal.SIGKILL)  # with what it started; not reaped yet, so the number is still the child's
+        os.killpg(
+            child, signal.SIGKILL
+        )  # with what it started; not reaped yet, so the number is still the child's
         os.waitpid(child, 0)
     if not text:
         raise MinicontainerError("the probe died")
