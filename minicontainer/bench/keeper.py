@@ -148,7 +148,10 @@ def _serve(end: socket.socket) -> None:
             os.close(descriptor)
         _reap(kept)
         data = json.dumps(answer).encode()
-        end.sendall(LENGTH.pack(len(data)) + data)
+        try:
+            end.sendall(LENGTH.pack(len(data)) + data)
+        except BrokenPipeError:
+            return  # the owner went away while it was being served
 
 
 def _answer(request: dict[str, Any], descriptors: list[int], kept: dict[int, int]) -> dict[str, Any]:
