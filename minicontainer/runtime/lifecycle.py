@@ -170,9 +170,7 @@ def delete(root: str, container_id: str, *, force: bool = False) -> None:
     except ContainerNotFound:
         if not force:
             raise
-        state = State(root, container_id)
-        if os.path.isdir(state.directory):
-            state.forget()  # a create that was killed half-way
+        _delete_half_made(State(root, container_id))
         return
     status = state.status
     if status not in ("stopped", "created") and not force:
@@ -187,7 +185,10 @@ def delete(root: str, container_id: str, *, force: bool = False) -> None:
         if group is not None and status == "paused":
             group.kill()
             group.freeze(False)
-        signal_one(state, signal.SIGKILL)
+        try:
+            signal_one(state, signal.SIGKILL)
+        except NotRunning:
+            pass  # it ended by itself just now, which is what was wanted
         _await_end(pid)
     container.delete(state.data["bundle"], config=state.config)
     stopped = state_of(state.id, state.data["bundle"], state.config, status="stopped")
@@ -196,6 +197,18 @@ def delete(root: str, container_id: str, *, force: bool = False) -> None:
         run_hooks("poststop", state.config, stopped)
     except MinicontainerError as error:
         os.write(2, f"warning: {error}\n".encode())  # the specification: a warning, the rest goes on
+
+
+def _delete_half_made(state: State) -> None:
+    """What a create that was killed half-way has left: its directory, and perhaps a group with processes in it."""
+    if not os.path.isdir(state.directory):
+        return
+    try:
+        config = container.read_config(state.directory)
+    except MinicontainerError:
+        config = {}  # killed before it was written: nothing else can have been made
+    container.delete(state.directory, config=config)
+    state.forget()
 
 
 def _await_end(pid: int) -> None:

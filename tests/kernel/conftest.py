@@ -24,6 +24,7 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("busybox-root")
     for directory in ("bin", "etc", "tmp", "root", "home/guest"):
         (root / directory).mkdir(parents=True)
+    root.chmod(0o755)
     (root / "tmp").chmod(0o1777)
     shutil.copy(binary, root / "bin/busybox")
     applets = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout.split()
