@@ -33,6 +33,8 @@ def main(arguments: dict[str, Any], descriptors: list[int]) -> int:
     :param descriptors: the container's lock, which we now hold, and the first client's socket.
     """
     leave(descriptors)
+    # As it is for whoever asked, who need not be the one that the fork server was started by.
+    os.environ["MINICONTAINER_CGROUP_PARENT"] = os.path.dirname(arguments["cgroup"])
     lock, connection = descriptors
     supervisor = Supervisor(arguments, lock)
     client = Client(socket.socket(fileno=connection), output=arguments["output"], owner=True)
