@@ -88,7 +88,7 @@ class Manager:
         self.calls = directory / "calls"
         bin_directory = directory / "bin"
         bin_directory.mkdir()
-        for name in ("apt-get", "sudo"):
+        for name in ("apt-get", "apt-cache", "sudo"):
             program = bin_directory / name
             program.write_text(
                 f'#!/bin/sh\necho {name} $* >> {self.calls}\ncase "$*" in *{refuses}*) exit 100;; esac\n'
@@ -115,7 +115,11 @@ def test_root_installs_directly_and_is_told_why(lab, tmp_path, monkeypatch, caps
     manager = Manager(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     lab.install_packages([need(lab, "uidmap")], yes=True)
-    assert manager.called() == ["apt-get update", "apt-get install -y --no-install-recommends uidmap"]
+    assert manager.called() == [
+        "apt-get update",
+        "apt-cache show uidmap",
+        "apt-get install -y --no-install-recommends uidmap",
+    ]
     assert "what uidmap is for" in capsys.readouterr().out
 
 
@@ -134,8 +138,16 @@ def test_without_an_answer_nothing_is_installed_and_it_goes_on(lab, tmp_path, mo
     assert "going on without uidmap" in capsys.readouterr().out
 
 
-def test_one_package_that_is_unknown_costs_only_itself(lab, tmp_path, monkeypatch, capsys):
+def test_a_package_that_the_distribution_does_not_have_is_left_out(lab, tmp_path, monkeypatch, capsys):
     manager = Manager(tmp_path, monkeypatch, refuses="umoci")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    lab.install_packages([need(lab, "skopeo"), need(lab, "umoci")], yes=True)
+    assert manager.called()[-1] == "apt-get install -y --no-install-recommends skopeo"
+    assert "going on without umoci" in capsys.readouterr().out
+
+
+def test_one_package_that_fails_costs_only_itself(lab, tmp_path, monkeypatch, capsys):
+    manager = Manager(tmp_path, monkeypatch, refuses="recommends*umoci")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     lab.install_packages([need(lab, "skopeo"), need(lab, "umoci")], yes=True)
     assert manager.called()[-2:] == [
