@@ -6,12 +6,17 @@ kernel: nothing here forks or changes a namespace of the calling process.
 
 >>> from minicontainer import Engine
 >>> engine = Engine()
->>> engine.run("busybox", ["echo", "hi"]).stdout                     # doctest: +SKIP
+>>> engine.run("busybox", ["echo", "hi"]).stdout                                # doctest: +SKIP
 'hi\\n'
->>> web = engine.run("busybox", ["httpd", "-f"], detach=True)        # doctest: +SKIP
->>> web.exec(["wget", "-qO-", "127.0.0.1"]).status                   # doctest: +SKIP
-1
->>> web.remove(force=True)                                           # doctest: +SKIP
+>>> engine.run("busybox", ["wc", "-w"], input="three small words").stdout       # doctest: +SKIP
+'3\\n'
+>>> box = engine.run("busybox", ["sleep", "100"], detach=True, hostname="box")  # doctest: +SKIP
+>>> box.exec(["hostname"]).stdout, box.status                                   # doctest: +SKIP
+('box\\n', 'running')
+>>> box.stop(timeout=0)                                                         # doctest: +SKIP
+>>> box.status, box.refresh().state.exit_code                                   # doctest: +SKIP
+('exited', 137)
+>>> box.remove()                                                                # doctest: +SKIP
 """
 
 from __future__ import annotations

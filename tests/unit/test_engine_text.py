@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 
 import pytest
@@ -264,3 +266,9 @@ def test_no_file_makes_the_resolver_crash_or_leave_the_bounds(content, text):
     number = text.partition(":")[0]
     if number.isascii() and number.isdigit():
         assert found.uid == int(number)
+
+
+@pytest.mark.parametrize("module", ["frames", "frozen", "names", "options", "times", "users"])
+def test_examples_of_the_documentation(module):
+    result = doctest.testmod(importlib.import_module(f"minicontainer.engine.{module}"))
+    assert result.failed == 0 and result.attempted > 0
