@@ -150,7 +150,7 @@ class Gate:
         self.path = path
         self._stage = stage
 
-    def open(self, text: str = "go", limit: float = 2.0) -> bool:
+    def open(self, text: str = "go", limit: float = 4.0) -> bool:
         """Give the reader `text`; False where nobody came to read within `limit` seconds."""
         descriptor = self._stage.until(self._try_open, limit)
         if descriptor is None:

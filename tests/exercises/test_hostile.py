@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
-from minicontainer.course import checks, clean, items, proc
+from minicontainer.course import checks, items, proc
 from tests.exercises.conftest import cell
 
 pytestmark = pytest.mark.timeout(60)
@@ -108,8 +108,9 @@ def _below() -> set[int]:
 
 
 @pytest.fixture
-def nothing_left(capfd: pytest.CaptureFixture[str]):
+def nothing_left(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """No process, no directory, no mount, not one word on stdout or stderr."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     checks.lab01.exit_status(lambda status: 0)  # starts the fork server, which stays
     before, mounts = _below(), os.listdir("/proc/self/fd")
     yield
@@ -118,8 +119,8 @@ def nothing_left(capfd: pytest.CaptureFixture[str]):
         time.sleep(0.02)
     assert _below() - before == set()
     assert len(os.listdir("/proc/self/fd")) == len(mounts)
-    assert not glob.glob(f"{tempfile.gettempdir()}/minicontainer-check-*")
-    assert not clean.leftovers()
+    assert os.listdir(tmp_path) == []
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert capfd.readouterr() == ("", "")
 
 

@@ -88,6 +88,7 @@ def as_data(call: Call) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------------------- run
 _SYSTEM_PATH = "/usr/bin:/bin"
+_PATIENCE = 4.0  # seconds for what comes at once on an idle machine; no wait lasts longer than its reason
 # It waits at its gate, so that the scene can look at it and decide only then how it ends.
 _PROGRAM = '#!/bin/sh\nread order < "$0.gate"\neval "$order"\n'
 
@@ -208,7 +209,7 @@ def scene_run(
     gate = stage.gate(os.path.join("bin", f"{name}.gate"))
     env = env | {"PATH": f"{_SYSTEM_PATH}:{directory}"}
     subject = stage.start(play_call_and_pause, [name if on_path else program, *words], env)
-    found = stage.until(lambda: _find_program(subject, program) or subject.over(), 2.0)
+    found = stage.until(lambda: _find_program(subject, program) or subject.over(), _PATIENCE)
     if not isinstance(found, proc.Process):
         # run may have returned before its child became the program: give that child a moment.
         found = stage.until(lambda: _find_program(subject, program), 0.1)

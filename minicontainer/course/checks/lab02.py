@@ -23,6 +23,9 @@ _KINDS = {
 }
 
 
+_PATIENCE = 4.0
+
+
 def _flags(kinds: list[str]) -> int:
     return sum(_KINDS[kind] for kind in kinds)
 
@@ -206,11 +209,11 @@ def scene_isolate(stage: Stage, flags: int, status: int) -> dict[str, Any]:
         "status": None,
         "trouble": "it could not be waited for",
     }
-    stage.until(lambda: subject.has_said_word("child") or subject.over(), 2.0)
+    stage.until(lambda: subject.has_said_word("child") or subject.over(), _PATIENCE)
     # isolate may well return before its child has come to speak.
-    heard = stage.until(lambda: subject.has_said_word("child") or not proc.children(subject.pid), 0.5)
+    heard = stage.until(lambda: subject.has_said_word("child") or not proc.children(subject.pid), _PATIENCE)
     heard = heard and subject.has_said_word("child")
-    early = bool(stage.until(lambda: subject.has_said("call"), 0.5))
+    early = bool(stage.until(lambda: subject.has_said("call"), 1.5))
     running = [each for each in proc.children(subject.pid) if each.state != "Z"]
     if heard and running:
         child = running[0]
@@ -366,7 +369,7 @@ def _judge_status(trial: Trial, key: str, expected: str, seen: dict[str, Any], v
         trial.expect(key, expected, got, passed=False)
         return
     if call is None:
-        trial.expect(key, expected, "it had not returned 1.5 seconds after the program's end", passed=False)
+        trial.expect(key, expected, "it had not returned 2 seconds after the program's end", passed=False)
         return
     right = call["text"] == str(value) and call["value"] == value
     trial.expect(key, expected, call["text"], passed=right)
@@ -380,7 +383,7 @@ def scene_init(stage: Stage, script: str, name: str, order: str) -> dict[str, An
     subject = stage.start(play_init, [program, "x"])
     first = _first(stage, subject)
     running = stage.until(
-        lambda: _program(first, program) or _is_program(first, program) or subject.over(), 2.0
+        lambda: _program(first, program) or _is_program(first, program) or subject.over(), _PATIENCE
     )
     if not isinstance(running, proc.Process):
         if _is_program(first, program):
@@ -394,9 +397,9 @@ def scene_init(stage: Stage, script: str, name: str, order: str) -> dict[str, An
     )
     zombies = ""
     if script == _ORPHANS:
-        stage.until(lambda: os.path.exists(f"{program}.ready") or subject.over(), 2.0)
-        stage.until(lambda: subject.over() or not _others(first, running.pid, "RSDI"), 1.0)
-        stage.until(lambda: subject.over() or not _others(first, running.pid, "Z"), 0.7)
+        stage.until(lambda: os.path.exists(f"{program}.ready") or subject.over(), _PATIENCE)
+        stage.until(lambda: subject.over() or not _others(first, running.pid, "RSDI"), _PATIENCE)
+        stage.until(lambda: subject.over() or not _others(first, running.pid, "Z"), 1.0)
         left = _others(first, running.pid, "Z")
         zombies = ", ".join(f"{each.name} (PID {each.numbers[-1]}, state Z)" for each in left)
         if subject.over():
@@ -408,7 +411,7 @@ def scene_init(stage: Stage, script: str, name: str, order: str) -> dict[str, An
 def _first(stage: Stage, subject: Subject) -> int:
     """The process that is PID 1 for the function, as the stage sees it."""
     pid = subject.said("init")["pid"]
-    found = stage.until(lambda: subject.find(pid) or subject.over(), 1.0)
+    found = stage.until(lambda: subject.find(pid) or subject.over(), _PATIENCE)
     return found.pid if isinstance(found, proc.Process) else 0
 
 
@@ -430,7 +433,7 @@ def _others(first: int, program: int, states: str) -> list[proc.Process]:
 def _late(subject: Subject) -> dict[str, Any] | None:
     """The function's result, or None where it does not come."""
     try:
-        return as_data(subject.call(1.5))
+        return as_data(subject.call(2.0))
     except TimedOut:
         return None
 
@@ -464,13 +467,13 @@ def scene_init_signal(stage: Stage, name: str, number: int, code: int) -> dict[s
     subject = stage.start(play_init, [program])
     first = _first(stage, subject)
     stage.until(
-        lambda: os.path.exists(f"{program}.ready") or subject.over() or _is_program(first, program), 2.0
+        lambda: os.path.exists(f"{program}.ready") or subject.over() or _is_program(first, program), _PATIENCE
     )
     if subject.over():
         return {"what": "the program does not run"}
     if _is_program(first, program):
         return {"what": "the program is PID 1 itself"}
-    has_handler = bool(stage.until(lambda: _handles(first, number), 0.7))
+    has_handler = bool(stage.until(lambda: _handles(first, number), 1.0))
     os.kill(first, number)
     call = _late(subject)
     if call is None:
