@@ -167,6 +167,16 @@ def test_tree_packed_and_unpacked_is_the_same_tree(tmp_path, tree, compressed):
     assert result.left_out == {}
 
 
+def test_packed_names_are_sorted_with_parents_first(tmp_path):
+    for name in ("c", "a", "b/z", "b/y", "b.x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    file = io.BytesIO()
+    pack(tmp_path, file)
+    found = [entry.name for entry in tar.TarReader(iter([file.getvalue()]))]
+    assert found == [b"./", b"a", b"b/", b"b/y", b"b/z", b"b.x", b"c"]
+
+
 def test_hard_links_stay_one_file(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "z").mkdir(parents=True)
@@ -252,6 +262,15 @@ def test_root_without_an_entry_is_0755(room):
     room.chmod(0o2700)
     unpack(archive("x"), room)
     assert stat.S_IMODE(room.stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may give a directory to another group")
+def test_group_of_the_directory_above_is_not_inherited(room):
+    os.chown(room, -1, 5)
+    room.chmod(0o2700)
+    unpack(archive("f", directory("d"), "d/g"), room)
+    assert [path.stat().st_gid for path in (room / "f", room / "d", room / "d/g")] == [0, 0, 0]
+    assert not (room / "d").stat().st_mode & stat.S_ISGID
 
 
 @pytest.mark.skipif(ROOT, reason="root can give files away")
@@ -359,6 +378,16 @@ def test_hard_link_into_a_lower_layer_becomes_a_copy(room):
 def test_hard_link_to_what_a_middle_layer_deleted_is_refused(room):
     with pytest.raises(BadArchive, match="does not exist"):
         stack(room, archive(text("f", "x")), archive(".wh.f"), archive(link("copy", "f")))
+
+
+def test_hard_link_to_what_an_opaque_directory_hides_is_refused(room):
+    with pytest.raises(BadArchive, match="does not exist"):
+        stack(room, archive("d/f"), archive(directory("d"), "d/.wh..wh..opq"), archive(link("copy", "d/f")))
+
+
+def test_hard_link_below_what_a_file_hides_is_refused(room):
+    with pytest.raises(BadArchive, match="does not exist"):
+        stack(room, archive("d/f"), archive("d"), archive(link("copy", "d/f")))
 
 
 def test_whiteout_of_what_is_not_below_is_left_out(room):

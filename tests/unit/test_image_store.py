@@ -403,6 +403,7 @@ def register(store: Store, manifest: dict | bytes) -> None:
     ("change", "reason"),
     [
         ({"manifests": []}, "not an image manifest|not an image index"),
+        ({"manifests": [], "mediaType": image_config.MANIFEST}, "not an image manifest"),
         ({"schemaVersion": 1}, "not an image manifest"),
         ({"layers": None}, "not an image manifest"),
         ({"layers": [{}] * 128}, "more than the limit of 127"),
@@ -524,6 +525,23 @@ def test_many_processes_add_and_remove_at_once(store, tmp_path):
         store.remove(image.id, force=True)
     store.collect()
     assert (blobs(store), unpacked(store), list(store.blobs.ingest.iterdir())) == (set(), set(), [])
+
+
+def _add_many(root: str, number: int, layer: str) -> None:
+    for count in range(15):
+        Store(root).add(f"image{number}:{count}", [layer], CONFIG)
+
+
+def test_no_name_is_lost_when_many_processes_add(store, layer):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_add_many, args=(str(store.root), n, str(layer))) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    (image,) = store.images()
+    assert len(image.references) == 60
 
 
 def _unpack_one(root: str, barrier) -> None:
