@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
+from minicontainer.cgroup.group import Group, parent_path
 from minicontainer.engine import create, names, record
-from minicontainer.engine.removal import SUFFIX, remove_container
+from minicontainer.engine.removal import SUFFIX, clean_kernel, remove_container
 from minicontainer.engine.tree import remove_tree
 from minicontainer.errors import MinicontainerError
 
@@ -38,7 +40,7 @@ def collect(engine: Engine) -> list[str]:
         if not os.path.isdir(f"{containers}/{container_id}"):
             remove_tree(f"{engine.run_root}/containers/{container_id}")
             done.append(f"removed the live directory of {container_id[:12]}")
-    return done
+    return done + _groups(set(names.all_ids(containers)))
 
 
 def _one(engine: Engine, directory: str, container_id: str) -> list[str]:
@@ -49,20 +51,50 @@ def _one(engine: Engine, directory: str, container_id: str) -> list[str]:
         return _half_made(engine, directory, container_id)
     except MinicontainerError as error:
         return [f"left {container_id[:12]} alone: {error}"]
-    done = []
+    done: list[str] = []
     if before.state.running and not known.state.running:
         done.append(f"{known.config.name} had lost its supervisor")
-    if known.config.auto_remove and known.state.error == record.LOST:
-        try:
-            lock = record.acquire(directory, blocking=False)
-        except (BlockingIOError, FileNotFoundError):
-            return done
-        try:
+    if known.state.running:
+        return done
+    try:
+        lock = record.acquire(directory, blocking=False)
+    except (BlockingIOError, FileNotFoundError):
+        return done  # it is just being started, or removed
+    try:
+        clean_kernel(directory)
+        if known.config.auto_remove and known.state.error == record.LOST:
             remove_container(engine.root, container_id, known.config.name)
-        finally:
-            os.close(lock)
-        done.append(f"removed {known.config.name}")
+            done.append(f"removed {known.config.name}")
+    except MinicontainerError as error:
+        done.append(f"left {known.config.name} alone: {error}")
+    finally:
+        os.close(lock)
     return done
+
+
+def _groups(known: set[str]) -> list[str]:
+    """Remove empty control groups of containers that are no more; groups with processes are somebody's."""
+    done = set()
+    for directory in Group(parent_path()).directories:
+        for name in _entries(directory):
+            group = f"{directory}/{name}"
+            if len(name) != 64 or name in known or not os.path.isdir(group):
+                continue
+            if time.time() - os.stat(group).st_mtime < _MAKING:
+                continue  # of another data directory, perhaps, and about to be entered
+            try:
+                os.rmdir(group)
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.ENOENT):
+                    raise
+                continue
+            done.add(f"removed the control group of {name[:12]}")
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOENT, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
+                raise
+    return sorted(done)
 
 
 def _half_made(engine: Engine, directory: str, container_id: str) -> list[str]:

@@ -13,7 +13,8 @@ import time
 
 from minicontainer.engine import names, record
 from minicontainer.engine.options import signal_number
-from minicontainer.engine.removal import remove_container
+from minicontainer.engine.removal import clean_kernel, remove_container
+from minicontainer.engine.tree import remove_tree
 from minicontainer.errors import MinicontainerError, NotRunning
 from minicontainer.linux.process import start_time
 
@@ -120,7 +121,9 @@ def remove(engine: Engine, container_id: str, reference: str, force: bool) -> No
             if known is not None and known.state.running and record.supervised(directory):
                 continue  # started again between the two looks
             name = known.config.name if known is not None else _name_of(engine, container_id)
+            clean_kernel(directory)
             remove_container(engine.root, container_id, name)
+            remove_tree(f"{engine.run_root}/containers/{container_id}")
             return
         except FileNotFoundError:
             return

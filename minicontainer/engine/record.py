@@ -239,10 +239,10 @@ def _look_again(directory: str) -> Record:
 
 def _collect(directory: str) -> None:
     """Remove what a lost supervisor left in the kernel: the control group."""
+    from minicontainer.engine.removal import clean_kernel
     from minicontainer.errors import StepError
-    from minicontainer.runtime import container
 
     try:
-        container.delete(directory)
+        clean_kernel(directory)
     except (OSError, StepError):
-        return  # `gc` tries again and says why
+        return  # `rm` and `gc` try again and say why

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 
+from minicontainer.cgroup.group import Group
 from minicontainer.engine import names
 from minicontainer.engine.tree import remove_tree
 
 SUFFIX = ".removing"
+
+
+def clean_kernel(directory: str) -> None:
+    """Remove the control group that a killed supervisor has left behind, with whatever is still in it.
+
+    :raises StepError: a process in it cannot be killed.
+    """
+    try:
+        with open(f"{directory}/config.json", "rb") as file:
+            config = json.load(file)
+        path = config["linux"]["cgroupsPath"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # never started, or killed while it wrote this: no group was made yet
+    if any(os.path.exists(group) for group in Group(path).directories):
+        from minicontainer.runtime import container
+
+        container.delete(directory, config=config)
 
 
 def remove_container(root: str, container_id: str, name: str) -> None:
