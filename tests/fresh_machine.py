@@ -122,10 +122,11 @@ def end(process: subprocess.Popen[str]) -> None:
                 continue
 
 
-def open_lab(root: Path, port: int) -> float:
+def open_lab(root: Path, *prefix: str) -> float:
     """`./lab -y --no-browser --port N`: the seconds until JupyterLab's page came back to its token."""
     began = time.monotonic()
-    command = ("./repository/lab", "-y", "--no-browser", "--port", str(port))
+    port = free_port()
+    command = (*prefix, "./repository/lab", "-y", "--no-browser", "--port", str(port))
     process = start(
         root, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
     )
@@ -193,6 +194,24 @@ def bring_repository(root: Path, uncommitted: bool) -> None:
         raise Failed(f"git clone ended with {status}")
 
 
+def make_learner(root: Path) -> tuple[str, ...]:
+    """An ordinary user without sudo, with the repository in their home; the words that make a command theirs."""
+    status, _ = run(root, "useradd", "--create-home", "--shell", "/bin/sh", "learner", limit=60)
+    if status != 0:
+        raise Failed(f"useradd ended with {status}")
+    shutil.copytree(
+        root / "root/repository",
+        root / "home/learner/repository",
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".venv", ".setup.log", "__pycache__"),
+    )
+    status, _ = run(root, "chown", "-R", "learner:learner", "/home/learner", limit=60)
+    if status != 0:
+        raise Failed(f"chown ended with {status}")
+    drop = ("setpriv", "--reuid=learner", "--regid=learner", "--init-groups")
+    return (*drop, "env", "HOME=/home/learner", "USER=learner", "sh", "-c", 'cd && exec "$@"', "sh")
+
+
 def prove(suite: str, arguments: list[str], *, keep: bool, uncommitted: bool) -> int:
     """The whole proof for one Debian; 0 where the two commands did what they promise."""
     root = Path(tempfile.mkdtemp(prefix=f"minicontainer-fresh-{suite}-", dir="/var/tmp"))
@@ -203,7 +222,9 @@ def prove(suite: str, arguments: list[str], *, keep: bool, uncommitted: bool) ->
         make_root(suite, root)
         seconds["making a bare Debian"] = time.monotonic() - began
         bring_repository(root, uncommitted)
-        seconds["./lab until JupyterLab answers"] = open_lab(root, free_port())
+        seconds["./lab until JupyterLab answers"] = open_lab(root)
+        as_learner = make_learner(root)
+        seconds["the same by an ordinary user"] = open_lab(root, *as_learner)
         status, seconds["./lab setup again"] = run(root, "./repository/lab", "setup", limit=300)
         if status != 0:
             raise Failed(f"./lab setup ended with {status} the second time")
