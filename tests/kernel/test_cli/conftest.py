@@ -35,6 +35,14 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
+def need_user(number: int) -> None:
+    """Skip where this user namespace has no such user (man 7 user_namespaces)."""
+    with open("/proc/self/uid_map") as mapping:
+        ranges = [tuple(map(int, line.split())) for line in mapping]
+    if not any(first <= number < first + count for first, _, count in ranges):
+        pytest.skip(f"user {number} does not exist in this user namespace, which was given too few ids")
+
+
 class Cli:
     """`minicontainer` as a person calls it."""
 

@@ -12,6 +12,8 @@ import shlex
 
 import pytest
 
+from .conftest import need_user
+
 ID = r"[0-9a-f]{64}"
 SHORT = r"[0-9a-f]{12}"
 AGO = r"(Less than a second|\d+ seconds?|About a minute|\d+ minutes) ago"
@@ -201,6 +203,8 @@ EXISTING = [
 
 
 def check(mc, line: str, status: int, stdout: str, stderr: str) -> None:
+    if "-u 1234" in line:
+        need_user(1234)
     done = mc(*shlex.split(line))
     assert "Traceback" not in done.stderr
     assert done.returncode == status, done

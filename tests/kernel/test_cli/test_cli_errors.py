@@ -13,7 +13,7 @@ import pytest
 from minicontainer.image.store import Store
 from minicontainer.linux import mount
 
-from .conftest import COMMAND, Cli
+from .conftest import COMMAND, Cli, need_user
 
 ORDINARY = 65534
 
@@ -30,6 +30,7 @@ def one_line(done: subprocess.CompletedProcess[str], status: int, pattern: str) 
 def as_ordinary_user(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
+    need_user(ORDINARY)
     if not os.access(sys.prefix, os.R_OK | os.X_OK):
         pytest.skip("another user cannot read this Python")
     return subprocess.run(
@@ -55,6 +56,7 @@ def test_without_permission_it_says_how_to_get_it(mc, words):
 
 @pytest.mark.needs("overlay")
 def test_without_permission_to_make_namespaces_it_says_how_to_get_it(mc, tmp_path_factory):
+    need_user(ORDINARY)
     root = tmp_path_factory.mktemp("ordinary")
     for directory in (root, *root.parents):
         if directory.is_relative_to("/tmp") and directory != directory.parent and str(directory) != "/tmp":
