@@ -48,9 +48,8 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark; exit status 0 unless it failed, or with --check a promise was broken."""
     options = _parser().parse_args(arguments)
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that everything is removed
+    # A kill ends us by an exception, so that everything is removed on the way out.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return _start(options)
     except MinicontainerError as error:
