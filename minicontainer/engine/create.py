@@ -50,10 +50,6 @@ def configure(
     environment = option_rules.environment(options.env)
     if options.stop_signal is not None:
         option_rules.signal_number(options.stop_signal)
-    if options.restart.partition(":")[0] not in option_rules.RESTARTS:
-        raise UsageError(f"invalid restart policy: {options.restart}", hint=", ".join(option_rules.RESTARTS))
-    if options.remove and options.restart != "no":
-        raise UsageError("--rm and --restart do not go together", hint="choose one of them")
     found = images.resolve(image)
     base = found.config
     entrypoint, arguments = option_rules.command_line(base.entrypoint, base.cmd, options.entrypoint, command)
@@ -78,9 +74,7 @@ def configure(
         tty=options.tty,
         stdin_open=options.stdin_open,
         auto_remove=options.remove,
-        init=options.init,
         read_only=options.read_only,
-        restart=options.restart,
         stop_signal=str(options.stop_signal or base.stop_signal or "SIGTERM"),
         stop_timeout=10 if options.stop_timeout is None else options.stop_timeout,
         exposed_ports=tuple(sorted(base.exposed_ports or ())),

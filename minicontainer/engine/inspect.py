@@ -23,7 +23,6 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
     config, state = record.config, record.state
     arguments = config.arguments
     layers = [layer if layer.startswith("/") else f"{root}/{layer}" for layer in config.layers]
-    policy, _, count = config.restart.partition(":")
     return {
         "Id": config.id,
         "Created": config.created,
@@ -61,9 +60,9 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
             "LogConfig": {"Type": "json-file", "Config": {}},
             "NetworkMode": config.network,
             "PortBindings": {},
-            "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(count) if count.isdigit() else 0},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": config.auto_remove,
-            "Init": config.init,
+            "Init": False,
             "Privileged": False,
             "ReadonlyRootfs": config.read_only,
             "Runtime": "minicontainer",

@@ -16,7 +16,6 @@ from minicontainer.engine.frozen import Frozen
 from minicontainer.errors import MinicontainerError, UsageError
 
 NETWORKS = ("none", "host")
-RESTARTS = ("no", "on-failure", "always", "unless-stopped")
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")
 
 
@@ -30,6 +29,7 @@ class ContainerOptions(Frozen):
     :ivar stdin_open: keep its standard input open (``-i``).
     :ivar remove: remove the container when it ends (``--rm``).
     :ivar network: "none" (only a loopback device) or "host".
+    :ivar read_only: let it write only to its own mounts, such as /dev/shm.
     :ivar stop_timeout: seconds that `stop` waits before it kills.
     """
 
@@ -45,9 +45,7 @@ class ContainerOptions(Frozen):
     stdin_open: bool = False
     remove: bool = False
     network: str = "none"
-    init: bool = False
     read_only: bool = False
-    restart: str = "no"
     stop_signal: str | int | None = None
     stop_timeout: int | None = None
 

@@ -54,9 +54,7 @@ class Config(Frozen):
     tty: bool = False
     stdin_open: bool = False
     auto_remove: bool = False
-    init: bool = False
     read_only: bool = False
-    restart: str = "no"
     stop_signal: str = "SIGTERM"
     stop_timeout: int = 10
     exposed_ports: tuple[str, ...] = ()

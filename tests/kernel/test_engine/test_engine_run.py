@@ -280,3 +280,21 @@ def test_hostile_symbolic_link_for_passwd_stays_inside(engine, tmp_path, engine_
             engine.run("linked", ["id"], user="guest")
     finally:
         store.remove("linked")
+
+
+def test_read_only_root(engine):
+    script = "touch /x; touch /dev/shm/x && echo shm; echo $?"
+    result = engine.run("busybox", ["sh", "-c", script], read_only=True)
+    assert "Read-only file system" in result.stderr and result.stdout == "shm\n0\n"
+
+
+def test_wide_output_of_a_terminal_keeps_its_bytes(engine):
+    result = engine.run(
+        "busybox", ["sh", "-c", "stty -opost; head -c 200000 /dev/zero | tr '\\0' x"], tty=True
+    )
+    assert result.stdout == "x" * 200_000
+
+
+def test_a_program_that_closes_its_output_goes_on(engine):
+    result = engine.run("busybox", ["sh", "-c", "echo before; exec >&- 2>&-; sleep 0.3; exit 8"])
+    assert (result.status, result.stdout) == (8, "before\n")
