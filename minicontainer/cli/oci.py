@@ -25,6 +25,7 @@ _GLOBAL = (
     Flag("", "log-format", STRING, "text or json"),
     Flag("", "debug", SWITCH, "show tracebacks"),
     Flag("", "systemd-cgroup", SWITCH, "let systemd make the control groups"),
+    Flag("", "cgroup-manager", STRING, "crun's: cgroupfs, or disabled for no control groups"),
     Flag("", "rootless", STRING, "accepted for compatibility: it is found out by looking"),
     Flag("v", "version", SWITCH, "print the version"),
 )
@@ -33,6 +34,7 @@ _CONSOLE = Flag("", "console-socket", STRING, "unix socket that receives the ter
 _PID_FILE = Flag("", "pid-file", STRING, "file to write the process's PID to")
 _CREATE = (
     _BUNDLE,
+    Flag("f", "config", STRING, "crun's: the configuration file (default: config.json in the bundle)"),
     _CONSOLE,
     _PID_FILE,
     Flag("", "preserve-fds", NUMBER, "descriptors from 3 on that the program inherits"),
@@ -73,7 +75,8 @@ VERBS = {
         Verb("kill", "ID [SIGNAL]", "send a signal", _HERE + "_kill",
              (Flag("a", "all", SWITCH, "to every process of the container"),), least=1, most=2),
         Verb("delete", "ID", "remove a container", _HERE + "_delete",
-             (Flag("f", "force", SWITCH, "kill it first; no error where there is none"),), least=1, most=1),
+             (Flag("f", "force", SWITCH, "kill it first; no error where there is none"),
+              Flag("r", "regex", SWITCH, "crun's: ID is a regular expression for several")), least=1, most=1),
         Verb("exec", "ID COMMAND…", "one more process", _HERE + "_exec", _EXEC, least=1, until_argument=True),
         Verb("pause", "ID", "freeze all processes", _HERE + "_pause", least=1, most=1),
         Verb("resume", "ID", "let them go on", _HERE + "_resume", least=1, most=1),
@@ -200,7 +203,8 @@ def _make(call: Call) -> State:
     """What create and run share."""
     from minicontainer.runtime import lifecycle
 
-    if call.options.systemd_cgroup:
+    manager = call.options.cgroup_manager or "cgroupfs"
+    if call.options.systemd_cgroup or manager not in ("cgroupfs", "disabled"):
         raise UsageError(
             "--systemd-cgroup is not supported yet", hint="use the cgroupfs manager", exit_code=1
         )
@@ -209,9 +213,11 @@ def _make(call: Call) -> State:
         call.root,
         call.id,
         parsed.bundle or ".",
+        config_file=parsed.config,
+        groups=manager != "disabled",
         pid_file=parsed.pid_file,
         console_socket=parsed.console_socket,
-        preserve=(parsed.preserve_fds or 0) + int(os.environ.get("LISTEN_FDS", "0")),
+        preserve=parsed.preserve_fds or 0,
     )
 
 
@@ -292,7 +298,16 @@ def signal_number(text: str) -> int:
 def _delete(call: Call) -> None:
     from minicontainer.runtime import lifecycle
 
-    lifecycle.delete(call.root, call.id, force=call.parsed.force)
+    if not call.parsed.regex:
+        lifecycle.delete(call.root, call.id, force=call.parsed.force)
+        return
+    import re
+
+    from minicontainer.runtime.state import all_states
+
+    for state in all_states(call.root):
+        if re.search(call.id, state.id):
+            lifecycle.delete(call.root, state.id, force=call.parsed.force)
 
 
 def _exec(call: Call) -> int:

@@ -117,6 +117,7 @@ def _by_envoy(
 
     Entering a PID namespace, and making a time namespace, only concern children yet to be born.
     """
+    reader, writer = os.pipe()
     envoy = os.fork()
     if envoy == 0:
         step = "namespaces"
@@ -130,18 +131,33 @@ def _by_envoy(
             pid, _ = clone3(flags | CLONE_PARENT, exit_signal=0, cgroup=cgroup)
             if pid == 0:
                 os._exit(child())
-            theirs.send({"pid": pid})
+            os.write(writer, str(pid).encode())
             os._exit(0)
         except BaseException as error:
             os._exit(report(theirs, step, error))
     os.waitpid(envoy, 0)
-    message, _ = ours.receive()
-    if message is None:
-        raise StepError("namespaces: the process that enters them ended without a word", step="namespaces")
-    if "error" in message:
+    try:
+        return born(ours, reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def born(ours: Channel, reader: int) -> int:
+    """The PID that an envoy wrote into its pipe before it ended, or the error it sent over the channel instead.
+
+    The PID has a pipe of its own, since the child may be quicker than the envoy in speaking over the channel.
+
+    :raises StepError: what stopped the envoy.
+    """
+    os.set_blocking(reader, False)
+    try:
+        return int(os.read(reader, 32))
+    except BlockingIOError:
+        message, _ = ours.receive()
+    if message is not None and "error" in message:
         raise from_dict(message["error"])
-    pid = message["pid"]
-    return pid
+    raise StepError("namespaces: the process that enters them ended without a word", step="namespaces")
 
 
 def _set_offsets(offsets: dict[str, dict[str, int]]) -> None:

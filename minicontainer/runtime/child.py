@@ -29,7 +29,7 @@ from minicontainer.linux.mount import (
     mount_setattr,
 )
 from minicontainer.linux.namespace import CLONE_NEWCGROUP, unshare
-from minicontainer.linux.path import normal, open_in_root
+from minicontainer.linux.path import make_in_root, normal, open_in_root
 from minicontainer.linux.process import (
     close_range,
     join_session_keyring,
@@ -179,6 +179,9 @@ class Init:
         try:
             self.progress.step = "devices"
             self._devices(top)
+            self.progress.step = "cwd"
+            # Made now, as Docker's -w wants it: later the root may be read-only.
+            os.close(make_in_root(top, self.process.get("cwd") or "/", directory=True))
         finally:
             os.close(top)
         self.progress.step = "name_host"
@@ -230,9 +233,7 @@ class Init:
             os.chroot(self.rootfs)
             os.chdir("/")
         self.progress.step = "sysctl"
-        for name, value in (self.linux.get("sysctl") or {}).items():
-            with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
-                file.write(value)
+        apply_sysctls(self.linux)
         if self.config.get("root", {}).get("readonly"):
             self.progress.step = "root"
             mount_setattr(AT_FDCWD, "/", 0, set=MOUNT_ATTR_RDONLY)
@@ -247,7 +248,8 @@ class Init:
     def _become_the_user(self) -> str:
         """Limits, identity, working directory; returns the program to execute."""
         self.progress.step = "user"
-        return become_the_user(self.channel, self.process, self.linux, self.program)
+        keep_groups = bool((self.config.get("annotations") or {}).get("run.oci.keep_original_groups"))
+        return become_the_user(self.channel, self.process, self.linux, self.program, keep_groups=keep_groups)
 
     def _execute(self, program: str) -> int:
         self.progress.step = "exec"
@@ -323,46 +325,81 @@ def overlay_arguments(entry: dict[str, Any]) -> tuple[list[str], str, str]:
     return found["lowerdir"].split(":"), found["upperdir"], found["workdir"]
 
 
-def become_the_user(channel: Channel, process: dict[str, Any], linux: dict[str, Any], program: bytes) -> str:
+def become_the_user(
+    channel: Channel,
+    process: dict[str, Any],
+    linux: dict[str, Any],
+    program: bytes,
+    *,
+    keep_groups: bool = False,
+) -> str:
     """Everything between the finished root and execve(2) that init and `exec` share; returns the program's path.
 
     The filter is installed as late as it can be: without no_new_privs that takes CAP_SYS_ADMIN, which is about to go.
+
+    :param keep_groups: leave the supplementary groups of the caller (crun's annotation for Podman's --group-add).
     """
     if linux.get("personality"):
         personality({"LINUX": 0, "LINUX32": 8}[linux["personality"]["domain"]])
     credentials.apply_limits(process)
+    uid = process.get("user", {}).get("uid", 0)
+    environment = process.setdefault("env", [])
+    if not any(entry.startswith("HOME=") for entry in environment):
+        environment.append(f"HOME={credentials.home_of(uid)}")
     cwd = process.get("cwd") or "/"
-    is_root = not process.get("user", {}).get("uid")
-    if is_root:
-        _enter_directory(cwd, make=True)
+    if not uid:
+        _enter_directory(cwd)
     flags = (linux.get("seccomp") or {}).get("flags")
     late = bool(process.get("noNewPrivileges"))
     if program and not late:
         call_step(channel, "install_filter", program, *([flags] if flags else []), ours=install_filter)
-    credentials.become(process)
-    if not is_root:
-        _enter_directory(cwd, make=False)
+    credentials.become(process, keep_groups=keep_groups)
+    if uid:
+        _enter_directory(cwd)
     found = find_program(process)
     if program and late:
         call_step(channel, "install_filter", program, *([flags] if flags else []), ours=install_filter)
     return found
 
 
-def _enter_directory(path: str, *, make: bool) -> None:
-    """chdir, and refuse a directory that is not below our root (a leaked descriptor's: CVE-2024-21626).
+# Settings that belong to a namespace, by the kind they belong to; all others belong to the whole machine.
+_SYSCTLS = {
+    "ipc": ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+            "kernel.shmmni", "kernel.shm_rmid_forced"),
+    "uts": ("kernel.domainname",),
+}  # fmt: skip
+_SYSCTL_PREFIXES = {"network": "net.", "ipc": "fs.mqueue."}
 
-    :param make: create it when missing, as Docker does for ``-w``.
+
+def apply_sysctls(linux: dict[str, Any]) -> None:
+    """Set the kernel settings of this container's own namespaces, and refuse those of the whole machine.
+
+    :raises StepError: for a setting that would reach beyond the container.
     """
+    own = {entry["type"] for entry in linux.get("namespaces", [])}
+    for name, value in (linux.get("sysctl") or {}).items():
+        plain = name.replace("/", ".")
+        kinds = [kind for kind, names in _SYSCTLS.items() if plain in names]
+        kinds += [kind for kind, prefix in _SYSCTL_PREFIXES.items() if plain.startswith(prefix)]
+        if not kinds or kinds[0] not in own:
+            why = f"needs its own {kinds[0]} namespace" if kinds else "is not a setting of a namespace"
+            raise StepError(
+                f"sysctl: {name} {why}", step="sysctl", path=name, hint="set it on the host instead"
+            )
+        with open("/proc/sys/" + plain.replace(".", "/"), "w") as file:
+            file.write(value)
+
+
+def _enter_directory(path: str) -> None:
+    """chdir, and refuse a directory that is not below our root (a leaked descriptor's: CVE-2024-21626)."""
     try:
         os.chdir(path)
-    except FileNotFoundError:
-        if not make:
-            raise
-        os.makedirs(path, 0o755, exist_ok=True)
-        os.chdir(path)
     except OSError as error:
-        error.filename = path
-        raise
+        text = (error.strerror or "").lower()
+        raise StepError(
+            f"cwd: chdir to {path!r}: {text}", step="cwd", syscall="chdir", errno=error.errno or 0, path=path,
+            exit_code=126,
+        ) from error  # fmt: skip
     try:
         inside = os.getcwd().startswith("/")
     except FileNotFoundError:  # the kernel says "(unreachable)", which the C library turns into ENOENT

@@ -132,15 +132,15 @@ def _unexplained_end(status: int) -> str:
     return "the container's first process ended before it was ready, without saying why"
 
 
-def read_config(bundle: Path | str) -> dict[str, Any]:
-    """The bundle's config.json.
+def read_config(bundle: Path | str, file: str | None = None) -> dict[str, Any]:
+    """The bundle's config.json, or another `file` of it.
 
     :raises StepError: where there is none or it is not JSON.
     """
-    path = f"{bundle}/config.json"
+    path = os.path.join(bundle, file or "config.json")
     try:
-        with open(path, "rb") as file:
-            config: dict[str, Any] = json.load(file)
+        with open(path, "rb") as opened:
+            config: dict[str, Any] = json.load(opened)
     except OSError as error:
         raise step_error("config", error) from error
     except ValueError as error:

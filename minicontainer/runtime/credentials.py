@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 from typing import Any
 
 from minicontainer.errors import StepError
@@ -60,7 +61,7 @@ def _signed(value: int) -> int:
     return -1 if value >= 2**63 else value
 
 
-def become(process: dict[str, Any]) -> None:
+def become(process: dict[str, Any], *, keep_groups: bool = False) -> None:
     """Take on the identity in an OCI ``process`` object: groups, user, capabilities, no_new_privs.
 
     Capabilities we do not hold ourselves are left out, so that a root with a reduced set can still make containers.
@@ -77,7 +78,8 @@ def become(process: dict[str, Any]) -> None:
     if wanted is not None:
         capability.drop_bounding(masks["bounding"])
         prctl(PR_SET_KEEPCAPS, 1)
-    _set_groups(user.get("additionalGids", []))
+    if not keep_groups:
+        _set_groups(user.get("additionalGids", []))
     gid, uid = user.get("gid", 0), user.get("uid", 0)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -101,3 +103,23 @@ def _set_groups(groups: list[int]) -> None:
             denied = file.read().strip() == "deny"
         if not denied or groups:
             raise
+
+
+def home_of(uid: int) -> str:
+    """The home directory that the container's /etc/passwd gives the user, or "/".
+
+    The file is parsed here: the C library's functions would load modules that the image chooses (CVE-2019-14271).
+    """
+    try:
+        descriptor = os.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return "/"
+    try:
+        data = os.read(descriptor, 1 << 20) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
+    for line in data.decode(errors="replace").split("\n"):
+        fields = line.split(":")
+        if len(fields) >= 6 and fields[2] == str(uid):
+            return fields[5] or "/"
+    return "/"

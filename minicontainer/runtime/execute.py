@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from minicontainer.cgroup.group import Group
-from minicontainer.errors import NotRunning, StepError
+from minicontainer.errors import NotRunning
 from minicontainer.linux.namespace import CLONE_NEWUSER, CLONE_PARENT, FILES, FLAGS, clone3, setns
 from minicontainer.linux.process import set_dumpable, set_parent_death_signal
+from minicontainer.runtime.birth import born
 from minicontainer.runtime.channel import Channel, step_error
 from minicontainer.runtime.child import (
     become_the_user,
@@ -57,6 +58,7 @@ def execute(
     group = Group(linux["cgroupsPath"]) if linux.get("cgroupsPath") else None
     v2, tasks = group.open_for_child() if group is not None else (None, [])
     ours, theirs = Channel.pair()
+    reader, writer = os.pipe()
     try:
         program = seccomp_program(theirs, config)
         signal_on_death = signal.SIGKILL if die_with_parent else 0
@@ -64,34 +66,20 @@ def execute(
         envoy = os.fork()
         if envoy == 0:
             ours.close()
-            os._exit(_enter(newcomer, namespaces, v2, tasks))
+            os._exit(_enter(newcomer, namespaces, v2, tasks, writer))
         theirs.close()
-        _, status = os.waitpid(envoy, 0)
-        return _ready(ours, status, console)
+        os.waitpid(envoy, 0)
+        made = Process(born(ours, reader), ours)
+        made.console_to = console
+        made.await_ready()
+        return made
     except BaseException:
         ours.close()
         raise
     finally:
-        for descriptor in (v2, *tasks, *(descriptor for descriptor, _ in namespaces)):
+        for descriptor in (v2, reader, writer, *tasks, *(descriptor for descriptor, _ in namespaces)):
             if descriptor is not None:
                 os.close(descriptor)
-
-
-def _ready(ours: Channel, status: int, console: Channel | None) -> Process:
-    """Learn the new process's PID from the envoy and wait until it is ready."""
-    message, _ = ours.receive()
-    if message is None:
-        raise StepError(
-            f"exec: the process that enters the container ended with status {status}", step="exec"
-        )
-    if "error" in message:
-        from minicontainer.errors import from_dict
-
-        raise from_dict(message["error"])
-    process = Process(message["pid"], ours)
-    process.console_to = console
-    process.await_ready()
-    return process
 
 
 def _open_namespaces(pid: int) -> list[tuple[int, int]]:
@@ -168,7 +156,7 @@ class Newcomer:
 
 
 def _enter(
-    newcomer: Newcomer, namespaces: list[tuple[int, int]], cgroup: int | None, tasks: list[int]
+    newcomer: Newcomer, namespaces: list[tuple[int, int]], cgroup: int | None, tasks: list[int], pid_to: int
 ) -> int:
     """The envoy: enter, have the child, tell its PID, end; never traceable once inside (CVE-2016-9962)."""
     step = "setns"
@@ -190,7 +178,7 @@ def _enter(
             pid, _ = clone3(CLONE_PARENT, exit_signal=0)
         if pid == 0:
             os._exit(newcomer.run())
-        newcomer.channel.send({"pid": pid})
+        os.write(pid_to, str(pid).encode())
         return 0
     except BaseException as error:  # forked: it must end here, with its reason sent home
         return report(newcomer.channel, step, error)

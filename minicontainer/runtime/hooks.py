@@ -55,7 +55,10 @@ def _run(kind: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
     if pid == 0:
         try:
             os.dup2(reader, 0)
-            environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [])
+            given = hook.get("env")
+            environment = (
+                dict(os.environ) if given is None else dict(entry.partition("=")[::2] for entry in given)
+            )
             os.execve(hook["path"], hook.get("args") or [hook["path"]], environment)
         except OSError:
             os._exit(127)

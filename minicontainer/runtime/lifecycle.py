@@ -32,15 +32,27 @@ def create(
     pid_file: str | None = None,
     console_socket: str | None = None,
     preserve: int = 0,
+    config_file: str | None = None,
+    groups: bool = True,
 ) -> State:
     """Make the container and leave it waiting for :func:`start`; nothing is left behind by a failure.
 
     :param preserve: how many descriptors from 3 upwards the program inherits.
+    :param config_file: instead of the bundle's config.json.
+    :param groups: whether the container gets control groups.
     :raises MinicontainerError: where the id is taken.
     :raises StepError: where a step fails.
     """
-    config = container.read_config(bundle)
-    config.setdefault("linux", {}).setdefault("cgroupsPath", f"/{container_id}")
+    config = container.read_config(bundle, config_file)
+    linux = config.setdefault("linux", {})
+    if not groups:
+        linux.pop("cgroupsPath", None)
+    elif not linux.get("cgroupsPath"):
+        linux["cgroupsPath"] = f"/{container_id}"
+    fds = os.environ.get("LISTEN_FDS", "")
+    if fds.isdigit() and int(fds):  # descriptors handed over by systemd or its like: sd_listen_fds(3)
+        preserve += int(fds)
+        config.setdefault("process", {}).setdefault("env", []).extend([f"LISTEN_FDS={fds}", "LISTEN_PID=1"])
     terminal = bool(config.get("process", {}).get("terminal"))
     if terminal != bool(console_socket):
         raise MinicontainerError(

@@ -1,6 +1,6 @@
 """What an OCI runtime remembers of its containers between one command and the next. Lab 15.
 
-One directory for each container, below the runtime's root: ``state.json``, a copy of the configuration as it was at
+One directory for each container, below the runtime's root: ``status``, a copy of the configuration as it was at
 creation (later edits of config.json must have no effect), and the socket on which the created container waits for its
 start. Everything else is asked of the kernel. OCI runtime-spec runtime.md "State".
 """
@@ -76,7 +76,7 @@ class State:
         """
         state = cls(root, container_id)
         try:
-            with open(f"{state.directory}/state.json") as file:
+            with open(f"{state.directory}/status") as file:
                 state.data = json.load(file)
             with open(f"{state.directory}/config.json") as file:
                 state.config = json.load(file)
@@ -113,7 +113,7 @@ class State:
             "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
             "owner": os.geteuid(),
         }
-        write_whole_here(self.directory, "state.json", json.dumps(self.data))
+        write_whole_here(self.directory, "status", json.dumps(self.data))
 
     def forget(self) -> None:
         """Remove the directory."""

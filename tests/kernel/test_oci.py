@@ -176,7 +176,7 @@ def test_exec_runs_beside_init(oci):
         json.dumps({"args": ["env"], "env": ["PATH=/bin", "X=1"], "cwd": "/tmp", "user": {"uid": 5}})
     )
     done = oci("exec", "--process", str(process), "c1")
-    assert sorted(done.stdout.split()) == ["PATH=/bin", "X=1"]
+    assert sorted(done.stdout.split()) == ["HOME=/", "PATH=/bin", "X=1"]
     with open(oci.directory / "exec-out", "w") as out:
         words = ["exec", "--detach", "--pid-file", str(oci.directory / "exec-pid"), "c1", "sleep", "50"]
         oci(*words, capture_output=False, stdout=out, stderr=out)

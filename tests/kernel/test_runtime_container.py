@@ -160,10 +160,10 @@ def test_missing_working_directory_is_made(bundle):
     assert out == "/srv/app\n"
 
 
-def test_environment_is_exactly_the_bundles(bundle):
+def test_environment_is_the_bundles_and_a_home(bundle):
     bundle.config["process"]["env"] = ["PATH=/bin", "A=1", "A=2", "EMPTY="]
     _, out, _ = bundle.run("env")
-    assert sorted(out.splitlines()) == ["A=1", "EMPTY=", "PATH=/bin"]
+    assert sorted(out.splitlines()) == ["A=1", "EMPTY=", "HOME=/root", "PATH=/bin"]
 
 
 @pytest.mark.parametrize(
