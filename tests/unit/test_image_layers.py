@@ -6,7 +6,10 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import stat
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -624,3 +627,43 @@ def test_remove_tree_does_not_follow_links(tmp_path):
     remove_tree(tmp_path / "tree")
     assert os.listdir(tmp_path) == ["outside"]
     assert (tmp_path / "outside/f").exists()
+
+
+def _reads_zstd() -> bool:
+    return any(
+        find_spec(name)
+        for name in ("zstandard", "backports.zstd", "compression.zstd")
+        if _parent_exists(name)
+    )
+
+
+def _parent_exists(name: str) -> bool:
+    return "." not in name or find_spec(name.partition(".")[0]) is not None
+
+
+def zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not _reads_zstd(), reason="no zstd module in this Python")
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd program to compress with")
+def test_zstd_of_several_frames_is_read_and_damage_noticed(room):
+    data = archive((Entry(b"f"), os.urandom(300_000))).getvalue()
+    compressed = zstd(data[:1000]) + zstd(data[1000:])
+    seen: list[bytes] = []
+    result = unpack(io.BytesIO(compressed), room, tee=seen.append)
+    assert (room / "f").stat().st_size == 300_000
+    assert (result.size, b"".join(seen)) == (len(data), compressed)
+    assert result.media_type.endswith("tar+zstd")
+    (room / "f").unlink()
+    with pytest.raises(BadImage):
+        unpack(io.BytesIO(compressed[:1000] + b"\xff" * 50 + compressed[1050:]), room)
+    with pytest.raises(BadImage):
+        unpack(io.BytesIO(compressed[:-5000]), room)
+
+
+@pytest.mark.skipif(_reads_zstd(), reason="this Python reads zstd")
+def test_zstd_without_a_module_says_what_to_install(room):
+    with pytest.raises(BadImage, match="zstd") as caught:
+        unpack(io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(100)), room)
+    assert "zstandard" in caught.value.hint
