@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -143,6 +145,15 @@ def test_endless_function_is_told_so(monkeypatch) -> None:
     monkeypatch.setenv("MINICONTAINER_TIME_SCALE", "0.2")
     report = checks.lab01.exit_status(_make("while True: pass"))
     assert "did not return within 1 seconds" in report.note
+
+
+def test_interrupting_a_check_leaves_nothing(nothing_left) -> None:
+    """The stop button of the notebook while a check waits for an endless function."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        checks.lab01.exit_status(_make("while True: pass"))
+    timer.join()
 
 
 def test_a_row_shows_the_learners_own_line() -> None:
