@@ -115,9 +115,6 @@ def relay(attachment: Attachment, target: Target, window: Window, before: Interr
             signals.hand_on(early)
         if window.tty:
             resize()
-        if attachment.status is not None:  # so short a program that all has come with the news of its start
-            for kind, data in attachment.receive():
-                show(kind, data)
         return attachment.pump(
             show,
             stdin=0 if window.stdin else None,
