@@ -40,12 +40,33 @@ def environment(config: record.Config, home: str) -> list[str]:
 
 
 def process_user(user: users.User) -> dict[str, Any]:
-    """The OCI ``process.user`` object; where groups cannot be set (a user namespace of one id) there are none."""
-    groups = list(user.groups)
+    """The OCI ``process.user`` object.
+
+    In a user namespace only mapped ids exist: others cannot be taken on, and other supplementary groups are left out;
+    all of them where groups cannot be set at all (man 7 user_namespaces).
+
+    :raises MinicontainerError: the user or its group is not mapped.
+    """
+    for kind, number in (("uid", user.uid), ("gid", user.gid)):
+        if number and not _mapped(kind, number):
+            raise MinicontainerError(
+                f"{kind} {number} does not exist in this user namespace",
+                hint="give it a range of subordinate ids (newuidmap, /etc/subuid), or run as root inside it",
+            )
+    groups = [gid for gid in user.groups if not gid or _mapped("gid", gid)]
     with open("/proc/self/setgroups", "rb") as file:
         if file.read().strip() == b"deny":
             groups = []
     return {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
+
+
+def _mapped(kind: str, number: int) -> bool:
+    with open(f"/proc/self/{kind}_map") as file:
+        for line in file:
+            inside, _, count = (int(field) for field in line.split())
+            if inside <= number < inside + count:
+                return True
+    return False
 
 
 def compose(

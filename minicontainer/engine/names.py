@@ -134,4 +134,9 @@ def all_ids(containers: str) -> list[str]:
         entries = os.listdir(containers)
     except FileNotFoundError:
         return []
+    except PermissionError:
+        raise MinicontainerError(
+            f"cannot look into {containers}: Permission denied",
+            hint="it belongs to another user: run as that user, or choose a directory of your own with --root",
+        ) from None
     return [entry for entry in entries if len(entry) == 64 and _HEX.fullmatch(entry)]

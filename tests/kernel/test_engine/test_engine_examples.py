@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -67,3 +70,24 @@ def test_a_learners_mistake_comes_home_with_their_line_and_leaves_nothing(engine
         engine.run("busybox", ["hostname"])
     assert "my own mistake" in str(caught.value) and "in mine" in caught.value.traceback
     assert engine.containers(all=True) == []
+
+
+def test_in_a_user_namespace_with_a_single_id(engine, tmp_path):
+    """What an ordinary user has without subordinate ids: root only, and a clear word about other users."""
+    code = """
+import sys
+from minicontainer.engine import Engine
+from minicontainer.errors import MinicontainerError
+engine = Engine(sys.argv[1], sys.argv[2])
+print(engine.run("busybox", ["id", "-u"]).stdout.strip())
+try:
+    engine.run("busybox", ["id"], user="guest")
+except MinicontainerError as error:
+    print(error)
+print(engine.containers(all=True))
+"""
+    shutil.copytree(f"{engine.root}/images", tmp_path / "images")
+    inside = ["unshare", "-U", "-r", "-m", "-p", "-f", "--mount-proc", sys.executable, "-c", code]
+    done = subprocess.run([*inside, tmp_path, tmp_path / "run"], capture_output=True, text=True, timeout=60)
+    expected = ["0", "uid 1000 does not exist in this user namespace", "[]"]
+    assert done.stdout.splitlines() == expected, done.stderr
