@@ -28,7 +28,7 @@ import size
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 5.0  # seconds for what is just ending, before it counts as left
-LIMIT = 1800  # seconds for one suite: a hang must not eat the whole run
+LIMIT = 1200  # seconds for one suite: a hang must not eat the whole run
 PR_SET_CHILD_SUBREAPER = 36
 
 
