@@ -13,6 +13,7 @@ from minicontainer.linux.process import (
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAP_AMBIENT_RAISE,
     PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
     prctl,
 )
 
@@ -37,9 +38,22 @@ def mask(names: list[str] | tuple[str, ...]) -> int:
 
 
 def last_capability() -> int:
-    """The highest capability number that the running kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap") as file:
-        return int(file.read())
+    """The highest capability number that the running kernel knows, asked of prctl(2): /proc may not be there."""
+    number = len(NAMES) - 1
+    while True:
+        try:
+            prctl(PR_CAPBSET_READ, number + 1)
+        except OSError:
+            break
+        number += 1
+    while number > 0:
+        try:
+            prctl(PR_CAPBSET_READ, number)
+        except OSError:
+            number -= 1
+        else:
+            break
+    return number
 
 
 class _Header(ctypes.Structure):

@@ -213,41 +213,61 @@ def _refuse_proc(root: int, target: int) -> None:
 
 
 def _mount_cgroups(root: int, destination: str, options: Options) -> None:
-    """The container's control groups: one cgroup2 mount, or on v1 a tmpfs with a mount for each hierarchy."""
+    """The container's control groups: one cgroup2 mount, or on v1 a tmpfs with a mount for each hierarchy.
+
+    In a cgroup namespace of its own a new mount shows the container's group as the root. Without one it would show the
+    whole machine's tree, so the container's own directories are bound instead.
+    """
     hierarchies = detect()
     attributes = options.set
+    groups = own_groups()
     if not hierarchies.v1:
-        kind = "cgroup2" if hierarchies.v2 else "tmpfs"
-        mount_below(
-            root, {"destination": destination, "type": kind, "source": kind, "options": _words(attributes)}
-        )
+        _mount_cgroup(root, destination, hierarchies.v2 or "", groups.get("", "/"), ["cgroup2"], attributes)
         return
-    outer = _words(attributes & ~MOUNT_ATTR_RDONLY)
-    mount_below(
-        root,
-        {
-            "destination": destination,
-            "type": "tmpfs",
-            "source": "cgroup",
-            "options": [*outer, "mode=755", "size=64k"],
-        },
-    )
-    groups: dict[str, list[str]] = {}
+    outer = [*_words(attributes & ~MOUNT_ATTR_RDONLY), "mode=755", "size=64k"]
+    mount_below(root, {"destination": destination, "type": "tmpfs", "source": "cgroup", "options": outer})
+    together: dict[str, list[str]] = {}
     for controller in CONTAINER_CONTROLLERS:
         if controller in hierarchies.v1:
-            groups.setdefault(hierarchies.v1[controller], []).append(controller)
-    for controllers in groups.values():
-        target = make_in_root(root, f"{destination}/{','.join(controllers)}", directory=True)
-        try:
-            place(new_filesystem("cgroup", controllers, attributes, "cgroup"), target)
-        finally:
-            os.close(target)
+            together.setdefault(hierarchies.v1[controller], []).append(controller)
+    for directory, names in together.items():
+        target = f"{destination}/{','.join(names)}"
+        _mount_cgroup(root, target, directory, groups.get(names[0], "/"), names, attributes)
     if attributes & MOUNT_ATTR_RDONLY:
         top = open_in_root(root, destination, os.O_PATH)
         try:
             mount_setattr(top, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
         finally:
             os.close(top)
+
+
+def _mount_cgroup(
+    root: int, destination: str, hierarchy: str, group: str, controllers: list[str], attributes: int
+) -> None:
+    """One hierarchy at `destination`: a new mount where our group is its root, else a bind of our group."""
+    target = make_in_root(root, destination, directory=True)
+    try:
+        if group == "/" or not hierarchy:
+            kind = "cgroup2" if controllers == ["cgroup2"] else "cgroup"
+            names = [] if kind == "cgroup2" else controllers
+            tree = new_filesystem(kind if hierarchy else "tmpfs", names, attributes, "cgroup")
+        else:
+            tree = copy_of(AT_FDCWD, hierarchy + group)
+            mount_setattr(tree, "", AT_EMPTY_PATH, set=attributes)
+        place(tree, target)
+    finally:
+        os.close(target)
+
+
+def own_groups() -> dict[str, str]:
+    """This process's group by v1 controller, and by "" on v2, as its cgroup namespace shows it (man 7 cgroups)."""
+    found = {}
+    with open("/proc/self/cgroup") as file:
+        for line in file:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            for name in names.split(","):
+                found[name] = path
+    return found
 
 
 def _words(attributes: int) -> list[str]:

@@ -49,36 +49,41 @@ def mask(masked: list[str], read_only: list[str]) -> None:
     share, a file by this container's own /dev/null, which is checked to be the real one: a device node that somebody
     replaced by a link would otherwise be the thing mounted (CVE-2025-31133).
     """
-    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     covered: str | None = None
+    for path in masked:
+        target = _open_existing(path)
+        if target is None:
+            continue
+        try:
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
+                _cover_with_null(target)
+            elif covered is None:
+                place(new_filesystem("tmpfs", ["nr_blocks=1", "nr_inodes=1"], MOUNT_ATTR_RDONLY), target)
+                covered = path
+            else:
+                place(copy_of(AT_FDCWD, covered), target)
+        finally:
+            os.close(target)
+    for path in read_only:
+        target = _open_existing(path)
+        if target is None:
+            continue
+        try:
+            tree = copy_of(target, recursive=True)
+            mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set=MOUNT_ATTR_RDONLY)
+            place(tree, target)
+        finally:
+            os.close(target)
+
+
+def _cover_with_null(target: int) -> None:
+    """Mount the null device over the open file `target`, once it is sure to be that device."""
+    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         device = os.fstat(null)
         if not stat.S_ISCHR(device.st_mode) or device.st_rdev != os.makedev(1, 3):
             raise OSError(errno.EINVAL, "not the null device: the image or a volume replaced it", "/dev/null")
-        for path in masked:
-            target = _open_existing(path)
-            if target is None:
-                continue
-            try:
-                if not stat.S_ISDIR(os.fstat(target).st_mode):
-                    place(copy_of(null), target)
-                elif covered is None:
-                    place(new_filesystem("tmpfs", ["nr_blocks=1", "nr_inodes=1"], MOUNT_ATTR_RDONLY), target)
-                    covered = path
-                else:
-                    place(copy_of(AT_FDCWD, covered), target)
-            finally:
-                os.close(target)
-        for path in read_only:
-            target = _open_existing(path)
-            if target is None:
-                continue
-            try:
-                tree = copy_of(target, recursive=True)
-                mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set=MOUNT_ATTR_RDONLY)
-                place(tree, target)
-            finally:
-                os.close(target)
+        place(copy_of(null), target)
     finally:
         os.close(null)
 
