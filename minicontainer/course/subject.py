@@ -29,6 +29,7 @@ from minicontainer.runtime import travel
 LARGEST = 64 * 1024  # bytes of one message; below the socket's buffer, so that a message is one packet
 LEAKED = 97  # exit status of a child that came back into its caller's code
 _DEPTH = 6
+_ELEMENTS = 1000
 
 
 class Link:
@@ -76,7 +77,7 @@ class Link:
 
     def _send(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode()
-        if len(data) > LARGEST:
+        if len(data) > LARGEST and "call" in message:
             data = json.dumps({"call": {"value": {"$": "repr", "of": "a value too large to send"}}}).encode()
         self._line.send(data)
 
@@ -109,6 +110,8 @@ def encode(value: Any, depth: int = 0) -> Any:
         return value
     if type(value) is str:
         return value if len(value) <= LARGEST // 8 else value[: LARGEST // 8] + "…"
+    if type(value) in (list, tuple, set, frozenset, dict) and len(value) > _ELEMENTS:
+        return {"$": "repr", "of": f"a {type(value).__name__} of {len(value)} elements"}
     if depth < _DEPTH:
         if type(value) is list:
             return [encode(element, depth + 1) for element in value]

@@ -101,6 +101,7 @@ def test_other_values_equal_nothing_that_a_check_expects() -> None:
     assert show_value(back) == "7"
     assert isinstance(decode({"$": "set", "of": {"not": "a list"}}), Shown)
     assert isinstance(decode({"$": "unknown"}), Shown)
+    assert show_value(decode(encode(list(range(100_000))))) == "a list of 100000 elements"
 
 
 def test_every_item_is_complete() -> None:
