@@ -15,7 +15,7 @@ from minicontainer.cgroup.group import Group, parent_path
 from minicontainer.engine import lookup, record, users
 from minicontainer.engine.options import merge_environment
 from minicontainer.errors import MinicontainerError
-from minicontainer.runtime import spec
+from minicontainer.runtime import overlay, spec
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOSTS = """127.0.0.1\tlocalhost
@@ -96,15 +96,12 @@ def compose(
         # The host's network is the host's name space too: Docker gives such a container the host's name.
         linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"]
     etc = [_etc_mount(directory, name) for name in ETC]
-    bundle["mounts"] = [overlay(directory, layers), *bundle["mounts"], *etc]
+    bundle["mounts"] = [
+        overlay.as_mount(layers, f"{directory}/upper", f"{directory}/work"),
+        *bundle["mounts"],
+        *etc,
+    ]
     return bundle
-
-
-def overlay(directory: str, layers: list[str]) -> dict[str, Any]:
-    """The mount that makes the root: the runtime stacks it inside the container's own mount namespace, so that a crash
-    leaves no mount behind."""
-    options = [f"lowerdir={':'.join(layers)}", f"upperdir={directory}/upper", f"workdir={directory}/work"]
-    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
 
 
 def _etc_mount(directory: str, name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def spawn(target: str, arguments: dict[str, object], descriptors: list[int]) -> 
         return _fork(target, arguments, descriptors)
     from minicontainer.runtime import forkserver
 
-    return forkserver.shared(PRELOAD).call(target, arguments, descriptors)
+    return forkserver.shared(PRELOAD).call(target, arguments, descriptors, preload=PRELOAD)
 
 
 def _fork(target: str, arguments: dict[str, object], descriptors: list[int]) -> int:

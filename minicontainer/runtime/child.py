@@ -168,7 +168,7 @@ class Init:
         if mounts and mounts[0]["destination"] == "/" and mounts[0].get("type") == "overlay":
             self.progress.step = "stack"
             call_step(
-                self.channel, "stack", *overlay_arguments(mounts.pop(0)), self.rootfs, ours=overlay.stack
+                self.channel, "stack", *overlay.from_mount(mounts.pop(0)), self.rootfs, ours=overlay.stack
             )
         else:
             self._bind_root()
@@ -314,15 +314,6 @@ def take_terminal(
     take_stdio((slave, slave, slave))
     os.close(slave)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def overlay_arguments(entry: dict[str, Any]) -> tuple[list[str], str, str]:
-    """(lower, upper, work) of an overlay mount entry, unescaped."""
-    found: dict[str, str] = {}
-    for option in entry.get("options", []):
-        key, _, value = option.partition("=")
-        found[key] = value
-    return found["lowerdir"].split(":"), found["upperdir"], found["workdir"]
 
 
 def become_the_user(

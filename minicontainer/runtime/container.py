@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minicontainer.cgroup.devices import STANDARD, allow_devices
 from minicontainer.cgroup.group import Group
 from minicontainer.errors import StepError, from_dict
 from minicontainer.linux.hints import explain
@@ -179,9 +180,9 @@ def create(
     v2: int | None = None
     tasks: list[int] = []
     try:
+        restrict(theirs, group, linux.get("resources") or {})
         if group is not None:
             try:
-                group.create()
                 v2, tasks = group.open_for_child()
             except OSError as error:
                 raise step_error("cgroup", error) from error
@@ -215,6 +216,36 @@ def create(
             group.remove()
         raise
     return process
+
+
+def restrict(channel: Channel, group: Group | None, resources: dict[str, Any]) -> None:
+    """Make the control group and set its limits, before any process is in it.
+
+    :raises StepError: which limit failed and why.
+    """
+    asked = resources.keys() - {"devices"}
+    if group is None:
+        if asked:
+            raise StepError(
+                "limit: linux.resources without linux.cgroupsPath",
+                step="limit",
+                hint="give the container a control group: set linux.cgroupsPath",
+            )
+        return
+    try:
+        if asked:
+            from minicontainer.cgroup.limits import controllers
+
+            group.create(controllers(resources))
+            call_step(channel, "limit", group.controllers(), resources)
+        else:
+            group.create()
+        rules = resources.get("devices")
+        if rules:
+            # The standard devices come last, whatever the configuration says: no program can do without (as runc does).
+            call_step(channel, "allow_devices", group.controllers(), [*rules, *STANDARD], ours=allow_devices)
+    except OSError as error:
+        raise step_error("cgroup", error) from error
 
 
 def _runtime_hooks(config: dict[str, Any], state: dict[str, Any]) -> None:

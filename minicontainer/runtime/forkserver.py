@@ -68,17 +68,19 @@ class ForkServer:
         args: dict[str, Any],
         fds: Iterable[int] = (),
         functions: dict[str, Any] | None = None,
+        preload: Iterable[str] = (),
     ) -> int:
         """Fork a child of the server that runs ``module:function(args, fds)`` and ends with what it returns.
 
         :param fds: descriptors that the child gets copies of, in this order.
+        :param preload: modules for the server to import first, where it has not yet, so that all children share them.
         :param functions: learner's steps to be in force there; by default those in force here.
         :returns: the child's PID in the server's PID namespace, which is ours.
         :raises MinicontainerError: where the server is gone or cannot fork.
         """
         active = steps.active() if functions is None else functions
         payload = pack(active, active.values()) if active else b""
-        data = json.dumps({"function": function, "args": args}).encode()
+        data = json.dumps({"function": function, "args": args, "preload": list(preload)}).encode()
         with self._lock:
             try:
                 socket.send_fds(self._socket, [_HEADER.pack(len(data), len(payload))], list(fds))
@@ -176,7 +178,8 @@ def _serve_one(end: socket.socket) -> bool:
     except (EOFError, ConnectionResetError):
         return False
     try:
-        __import__(request["function"].partition(":")[0])  # once, here, so that no child has to
+        for module in (*request["preload"], request["function"].partition(":")[0]):
+            __import__(module)  # once, here, so that no child has to
         pid = os.fork()
     except (OSError, ImportError) as error:
         answer: dict[str, Any] = {"error": str(error)}

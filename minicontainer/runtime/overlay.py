@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+from minicontainer.errors import StepError
 from minicontainer.linux.mount import (
     AT_FDCWD,
     FSCONFIG_CMD_CREATE,
@@ -75,3 +77,37 @@ def _relative(lower: list[str]) -> tuple[str, list[str]]:
 def _escape(path: str) -> str:
     """A path as overlayfs reads it in an option: backslash before the characters that separate options and layers."""
     return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
+
+
+def as_mount(lower: list[str], upper: str, work: str) -> dict[str, Any]:
+    """The OCI mount entry by which a bundle asks for this overlay as its root."""
+    options = [
+        f"lowerdir={':'.join(_escape(layer) for layer in lower)}",
+        f"upperdir={upper}",
+        f"workdir={work}",
+    ]
+    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
+
+
+def from_mount(entry: dict[str, Any]) -> tuple[list[str], str, str]:
+    """(lower, upper, work) of such an entry.
+
+    :raises StepError: where one of the three is missing.
+    """
+    found = dict(option.partition("=")[::2] for option in entry.get("options", []))
+    try:
+        lower, upper, work = found["lowerdir"], found["upperdir"], found["workdir"]
+    except KeyError as error:
+        raise StepError(f"stack: the overlay mount has no {error.args[0]}", step="stack") from None
+    layers, current, position = [], "", 0
+    while position < len(lower):
+        if lower[position] == "\\" and position + 1 < len(lower):
+            position += 1
+            current += lower[position]
+        elif lower[position] == ":":
+            layers.append(current)
+            current = ""
+        else:
+            current += lower[position]
+        position += 1
+    return [*layers, current], upper, work

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minicontainer.cgroup.devices import DEFAULT_RULES, is_real_root
 from minicontainer.runtime.seccomp import default_profile
 
 OCI_VERSION = "1.0.2"
@@ -46,6 +47,8 @@ def default_spec() -> dict[str, Any]:
             "readonlyPaths": list(READ_ONLY_PATHS),
         },
     }
+    if is_real_root():  # nobody else may set device rules, or needs them
+        spec["linux"]["resources"] = {"devices": [dict(rule) for rule in DEFAULT_RULES]}
     profile = default_profile(capabilities)
     if profile is not None:
         spec["linux"]["seccomp"] = profile

@@ -85,13 +85,13 @@ _STEPS = (
         "limit", "04", "(group: dict[str, str], resources: dict) -> None", "supervisor",
         "group maps a controller's name to the container's directory; resources is OCI linux.resources",
         "the kernel enforces each limit on every process of the group",
-        "",
+        "minicontainer.cgroup.limits:limit",
     ),
     Step(
         "allow_devices", "04", "(group: dict[str, str], rules: list[dict]) -> None", "supervisor",
         "rules are OCI linux.resources.devices, later ones win",
         "open(2) and mknod(2) of a device not allowed answer EPERM in the group",
-        "",
+        "minicontainer.cgroup.devices:allow_devices",
     ),
     Step(
         "stack", "05", "(lower: list[str], upper: str, work: str, target: str) -> None", "child before pivot",

@@ -256,3 +256,12 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def _top() -> str:
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.mark.parametrize("name", ["plain", "with:colon", "with,comma", "back\\slash", "a:b,c\\:d"])
+def test_layer_paths_survive_their_way_through_a_mount_option(name):
+    from minicontainer.runtime import overlay
+
+    layers = [f"/data/{name}/top", f"/data/{name}/low"]
+    entry = overlay.as_mount(layers, "/data/upper", "/data/work")
+    assert overlay.from_mount(entry) == (layers, "/data/upper", "/data/work")
