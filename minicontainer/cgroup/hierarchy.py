@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 
-# The v1 controllers a container is put under. cpuset is left out: a new v1 cpuset group is unusable until its CPUs
-# and memory nodes are written, so it is made only for a container that asks for some.
+# The v1 controllers that every container is put under.
 CONTAINER_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "blkio")
+# Those whose group is made only for a container that asks for one of their limits. A new v1 cpuset group even is
+# unusable until its CPUs and memory nodes are written.
+ON_DEMAND = ("cpuset", "hugetlb", "net_cls", "net_prio")
 
 
 class Hierarchies:
@@ -32,8 +34,8 @@ class Hierarchies:
             return "hybrid" if self.v2 else "v1"
         return "v2" if self.v2 else "none"
 
-    def directories(self) -> list[str]:
-        """The distinct hierarchies in which a container gets a group, v1 ones first."""
+    def always(self) -> list[str]:
+        """The distinct hierarchies in which every container gets a group, v1 ones first."""
         found: list[str] = []
         for controller in CONTAINER_CONTROLLERS:
             directory = self.v1.get(controller)
@@ -43,16 +45,18 @@ class Hierarchies:
             found.append(self.v2)
         return found
 
+    def directories(self) -> list[str]:
+        """All distinct hierarchies in which a container may have a group: those made on demand come first."""
+        always = self.always()
+        found: list[str] = []
+        for controller in ON_DEMAND:
+            directory = self.v1.get(controller)
+            if directory and directory not in found and directory not in always:
+                found.append(directory)
+        return found + always
 
-_KNOWN_V1 = frozenset(CONTAINER_CONTROLLERS) | {
-    "cpuset",
-    "hugetlb",
-    "net_cls",
-    "net_prio",
-    "perf_event",
-    "rdma",
-    "misc",
-}
+
+_KNOWN_V1 = frozenset((*CONTAINER_CONTROLLERS, *ON_DEMAND, "perf_event", "rdma", "misc"))
 
 
 def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
