@@ -266,6 +266,19 @@ def report(channel: Channel, step: str, error: BaseException) -> int:
     return problem.exit_code
 
 
+_RESET = tuple(
+    int(number)
+    for number in (
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGCHLD,
+        signal.SIGHUP,
+    )
+)
+
+
 def reset_signals() -> None:
     """Give the program the signals a program expects: Python ignores SIGPIPE and SIGXFSZ, and ignored stays ignored."""
     for number in (

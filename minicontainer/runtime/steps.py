@@ -64,8 +64,8 @@ _STEPS = (
         "minicontainer.linux.process:sethostname",
     ),
     Step(
-        "mount", "03", "(rootfs: str, mount: dict) -> None", "child before pivot",
-        "mount is one OCI mount (destination, type, source, options); the mount tree is private",
+        "mount", "03", "(rootfs: str, entry: dict) -> None", "child before pivot",
+        "entry is one OCI mount (destination, type, source, options); the mount tree is private",
         "the file system is mounted at destination below rootfs, with its options, and nowhere else",
         _ROOT + "mounts:mount_in_root",
     ),

@@ -201,7 +201,7 @@ def test_error_in_the_child_comes_home_with_step_call_and_errno(bundle):
     with pytest.raises(StepError) as caught:
         bundle.create("true")
     error = caught.value
-    assert (error.step, error.syscall, error.errno) == ("mount", "fsopen", 19)
+    assert (error.step, error.syscall, error.errno) == ("mount", "mount", 19)
     assert "nosuchfs" in str(error) and error.hint
     assert not _groups(bundle)
 
