@@ -235,7 +235,8 @@ def _mount_cgroups(root: int, destination: str, options: Options) -> None:
     attributes = options.set
     groups = own_groups()
     if not hierarchies.v1:
-        _mount_cgroup(root, destination, hierarchies.v2 or "", groups.get("", "/"), ["cgroup2"], attributes)
+        target = make_in_root(root, destination, directory=True)
+        _mount_cgroup(target, hierarchies.v2 or "", groups.get("", "/"), ["cgroup2"], attributes)
         return
     outer = [*_words(attributes & ~MOUNT_ATTR_RDONLY), "mode=755", "size=64k"]
     mount_below(root, {"destination": destination, "type": "tmpfs", "source": "cgroup", "options": outer})
@@ -243,22 +244,23 @@ def _mount_cgroups(root: int, destination: str, options: Options) -> None:
     for controller in CONTAINER_CONTROLLERS:
         if controller in hierarchies.v1:
             together.setdefault(hierarchies.v1[controller], []).append(controller)
-    for directory, names in together.items():
-        target = f"{destination}/{','.join(names)}"
-        _mount_cgroup(root, target, directory, groups.get(names[0], "/"), names, attributes)
-    if attributes & MOUNT_ATTR_RDONLY:
-        top = open_in_root(root, destination, os.O_PATH)
-        try:
+    top = open_in_root(
+        root, destination, os.O_PATH
+    )  # the tmpfs just made: nobody else can have put links into it
+    try:
+        for directory, names in together.items():
+            name = ",".join(names)
+            os.mkdir(name, 0o755, dir_fd=top)
+            target = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+            _mount_cgroup(target, directory, groups.get(names[0], "/"), names, attributes)
+        if attributes & MOUNT_ATTR_RDONLY:
             mount_setattr(top, "", AT_EMPTY_PATH, set=MOUNT_ATTR_RDONLY)
-        finally:
-            os.close(top)
+    finally:
+        os.close(top)
 
 
-def _mount_cgroup(
-    root: int, destination: str, hierarchy: str, group: str, controllers: list[str], attributes: int
-) -> None:
-    """One hierarchy at `destination`: a new mount where our group is its root, else a bind of our group."""
-    target = make_in_root(root, destination, directory=True)
+def _mount_cgroup(target: int, hierarchy: str, group: str, controllers: list[str], attributes: int) -> None:
+    """One hierarchy on `target`, which is closed: a new mount where our group is its root, else a bind of our group."""
     try:
         if group == "/" or not hierarchy:
             kind = "cgroup2" if controllers == ["cgroup2"] else "cgroup"
