@@ -121,20 +121,139 @@ def _receive(end: socket.socket, count: int) -> bytes:
     return data
 
 
+class Request:
+    """One request as it came over the wire: what to run, with which descriptors, and the learner's steps as bytes."""
+
+    def __init__(self, text: bytes, payload: bytes, fds: list[int]) -> None:
+        self.text = text
+        self.payload = payload
+        self.fds = fds
+
+    @classmethod
+    def read(cls, end: socket.socket) -> Request | None:
+        """The next request; None once the other side is gone."""
+        try:
+            header, fds, _, _ = socket.recv_fds(end, _HEADER.size, _MOST_DESCRIPTORS)
+            if not header:
+                return None
+            header += _receive(end, _HEADER.size - len(header))
+            text_length, payload_length = _HEADER.unpack(header)
+            return cls(_receive(end, text_length), _receive(end, payload_length), fds)
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def write(self, end: socket.socket) -> None:
+        """Pass it on as it is."""
+        socket.send_fds(end, [_HEADER.pack(len(self.text), len(self.payload))], self.fds)
+        end.sendall(self.text + self.payload)
+
+    def close(self) -> None:
+        """Close our copies of its descriptors."""
+        for descriptor in self.fds:
+            os.close(descriptor)
+
+
+class _Server:
+    """The server's life: wait for requests, hand each to a child, end with the owner.
+
+    One child is always forked ahead of its request and waits: making it, and its first touch of the pages it shares
+    with us, then costs nobody any time.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        self.spare: tuple[int, socket.socket] | None = None
+
+    def run(self) -> None:
+        wake, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        poll = select.poll()
+        poll.register(self.end, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        while True:
+            for ready, _ in poll.poll():
+                if ready == wake:
+                    os.read(wake, 4096)
+                    _reap()
+                elif not self._serve_one():
+                    return
+
+    def _serve_one(self) -> bool:
+        """One request; False once the owner is gone."""
+        request = Request.read(self.end)
+        if request is None:
+            return False
+        try:
+            answer: dict[str, Any] = {"pid": self._hand_over(request)}
+        except (OSError, ImportError) as error:
+            answer = {"error": str(error)}
+        request.close()
+        data = json.dumps(answer).encode()
+        try:
+            self.end.sendall(struct.pack("!I", len(data)) + data)
+        except BrokenPipeError:
+            return False
+        if self.spare is None and "pid" in answer:
+            try:
+                self.spare = self._fork()
+            except OSError:
+                self.spare = (
+                    None  # the limit on processes is reached: the next request is told if it still is
+                )
+        return True
+
+    def _hand_over(self, request: Request) -> int:
+        """Give the request to the waiting child, or to a new one; returns its PID."""
+        wanted = json.loads(request.text)
+        missing = [
+            name for name in (*wanted["preload"], _module(wanted["function"])) if name not in sys.modules
+        ]
+        for name in missing:
+            __import__(name)  # once, here, so that no child has to
+        spare, self.spare = self.spare, None
+        if spare is not None and missing:
+            spare[1].close()  # forked before those modules were here: it sees the end of its socket and ends
+            spare = None
+        pid, channel = spare or self._fork()
+        try:
+            request.write(channel)
+        except BrokenPipeError:  # somebody killed the waiting child
+            channel.close()
+            pid, channel = self._fork()
+            request.write(channel)
+        channel.close()
+        return pid
+
+    def _fork(self) -> tuple[int, socket.socket]:
+        """A child that waits for its request on the socket whose other end is returned."""
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            ours.close()
+            self.end.close()
+            _child(theirs)
+        theirs.close()
+        return pid, ours
+
+
+def _module(function: str) -> str:
+    return function.partition(":")[0]
+
+
 def serve(descriptor: int, preload: list[str]) -> None:
-    """The server's life: wait for requests on the socket `descriptor`, fork for each, end with the owner."""
+    """Be the fork server on the socket `descriptor`; returns when the owner is gone."""
     end = socket.socket(fileno=descriptor)
     end.set_inheritable(False)
     for module in ("minicontainer.runtime.container", "minicontainer.runtime.execute", *preload):
         __import__(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner; children set their own
-    wake, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    poll = select.poll()
-    poll.register(end, select.POLLIN)
-    poll.register(wake, select.POLLIN)
     import gc
 
     from minicontainer.runtime.seccomp import compiled
@@ -145,13 +264,7 @@ def serve(descriptor: int, preload: list[str]) -> None:
         compiled(profile)  # the usual filter, once for all children
     gc.collect()
     gc.freeze()  # long-lived objects are left alone by the collector, so that children share their pages
-    while True:
-        for ready, _ in poll.poll():
-            if ready == wake:
-                os.read(wake, 4096)
-                _reap()
-            elif not _serve_one(end):
-                return
+    _Server(end).run()
 
 
 def _reap() -> None:
@@ -165,56 +278,26 @@ def _reap() -> None:
             return
 
 
-def _serve_one(end: socket.socket) -> bool:
-    """One request; False once the owner is gone."""
+def _child(end: socket.socket) -> None:
+    """The forked child: wait for the request, then a session of its own, the function, and out."""
+    status = 0
     try:
-        header, fds, _, _ = socket.recv_fds(end, _HEADER.size, _MOST_DESCRIPTORS)
-        if not header:
-            return False
-        header += _receive(end, _HEADER.size - len(header))
-        json_length, payload_length = _HEADER.unpack(header)
-        request = json.loads(_receive(end, json_length))
-        payload = _receive(end, payload_length)
-    except (EOFError, ConnectionResetError):
-        return False
-    try:
-        for module in (*request["preload"], request["function"].partition(":")[0]):
-            __import__(module)  # once, here, so that no child has to
-        pid = os.fork()
-    except (OSError, ImportError) as error:
-        answer: dict[str, Any] = {"error": str(error)}
-    else:
-        if pid == 0:
-            _child(end, request, fds, payload)
-        answer = {"pid": pid}
-    for descriptor in fds:
-        os.close(descriptor)
-    data = json.dumps(answer).encode()
-    try:
-        end.sendall(struct.pack("!I", len(data)) + data)
-    except BrokenPipeError:
-        return False
-    return True
-
-
-def _child(end: socket.socket, request: dict[str, Any], fds: list[int], payload: bytes) -> None:
-    """The forked child: a session of its own, the function, and out."""
-    status = 1
-    try:
-        end.close()
-        os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        request = Request.read(end)
+        if request is None:
+            return  # never needed; the finally below ends the process
+        status = 1
+        end.close()
+        os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        module, _, name = request["function"].partition(":")
-        __import__(module)
+        wanted = json.loads(request.text)
+        module, _, name = wanted["function"].partition(":")
         function: Callable[..., int | None] = getattr(sys.modules[module], name)
-        functions = unpack(payload) if payload else {}
+        functions = unpack(request.payload) if request.payload else {}
         with steps.only(functions):
-            status = function(request["args"], fds) or 0
-    except (
-        BaseException
-    ):  # printed here: nobody above us could; the caller learns of it by the end of its own pipe
+            status = function(wanted["args"], request.fds) or 0
+    except BaseException:  # printed here: the caller only learns of it by the end of its own pipe
         import traceback
 
         traceback.print_exc()
