@@ -24,8 +24,8 @@ from minicontainer.linux.namespace import (
     unshare,
 )
 from minicontainer.runtime import steps
-from minicontainer.runtime.channel import Channel, step_error
-from minicontainer.runtime.child import Init, report
+from minicontainer.runtime.channel import Channel, report, step_error
+from minicontainer.runtime.child import Init
 from minicontainer.runtime.idmap import write_maps
 from minicontainer.runtime.isolate import isolate
 from minicontainer.runtime.travel import call_step

@@ -91,3 +91,13 @@ def step_error(step: str, error: BaseException, *, exit_code: int | None = None)
             exit_code=exit_code,
         )
     return StepError(f"{step}: {type(error).__name__}: {error}", step=step, exit_code=exit_code)
+
+
+def report(channel: Channel, step: str, error: BaseException) -> int:
+    """Send `error` home; returns the exit status for the child."""
+    problem = step_error(step, error)
+    try:
+        channel.send({"error": problem.to_dict()})
+    except OSError:
+        return 1  # nobody is listening: the parent died
+    return problem.exit_code

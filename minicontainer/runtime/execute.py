@@ -16,19 +16,11 @@ from minicontainer.errors import NotRunning
 from minicontainer.linux.namespace import CLONE_NEWUSER, CLONE_PARENT, FILES, FLAGS, clone3, setns
 from minicontainer.linux.process import set_dumpable, set_parent_death_signal
 from minicontainer.runtime.birth import born
-from minicontainer.runtime.channel import Channel, step_error
-from minicontainer.runtime.child import (
-    become_the_user,
-    join_keyring,
-    report,
-    reset_signals,
-    take_stdio,
-    take_terminal,
-)
-from minicontainer.runtime.child import (
-    execute as become_program,
-)
+from minicontainer.runtime.channel import Channel, report, step_error
 from minicontainer.runtime.container import Process, read_config, seccomp_program
+from minicontainer.runtime.program import become_the_user
+from minicontainer.runtime.program import execute as become_program
+from minicontainer.runtime.session import join_keyring, reset_signals, take_stdio, take_terminal
 
 
 def execute(
