@@ -89,20 +89,48 @@ def without_counters(value: object) -> object:
     return [without_counters(item) for item in value] if isinstance(value, list) else value
 
 
-def cgroups() -> list[str]:
-    """Control groups that carry our prefix, and everything below them, in every hierarchy (man 7 cgroups)."""
-    roots = []
+def cgroups(root: int | None = None) -> list[str]:
+    """Control groups that carry our prefix, and everything below them, with their hierarchies (man 7 cgroups).
+
+    :param root: leave out the trees in which processes run that are not descendants of this one: another program of
+        ours is at work beside us. None: leave out nothing.
+    """
+    hierarchies = []
     with open("/proc/self/mountinfo") as file:
         for line in file:
             before, _, after = line.partition(" - ")
             if after.split()[0] in ("cgroup", "cgroup2"):
-                roots.append(before.split()[4])
-    found = []
-    for root in roots:
-        for current, names, _ in os.walk(root):
-            ours = any(part.startswith(PREFIXES) for part in os.path.relpath(current, root).split("/"))
-            found += [os.path.join(current, name) for name in names if ours or name.startswith(PREFIXES)]
-    return found
+                hierarchies.append(before.split()[4])
+    parents = parent_processes()
+    found: dict[str, list[str]] = {}
+    others = set()
+    for hierarchy in hierarchies:
+        for current, _, _ in os.walk(hierarchy):
+            group = os.path.relpath(current, hierarchy)
+            parts = group.split("/")
+            ours = next((depth for depth, part in enumerate(parts) if part.startswith(PREFIXES)), None)
+            if ours is None:
+                continue
+            found.setdefault(group, []).append(os.path.basename(hierarchy))
+            for pid in read(f"{current}/cgroup.procs").split() if root is not None else ():
+                if root not in lineage(int(pid), parents):  # "0" is a process outside of our PID namespace
+                    others.add("/".join(parts[: ours + 1]))
+    return [
+        f"{group} in {' '.join(sorted(names))}"
+        for group, names in found.items()
+        if not any(group == other or group.startswith(f"{other}/") for other in others)
+    ]
+
+
+def parent_processes() -> dict[int, int]:
+    """The parent of every process of this PID namespace that has not ended (man 5 proc, stat)."""
+    parents = {}
+    for name in listing("/proc"):
+        if name.isdigit():
+            status = read(f"/proc/{name}/stat").rpartition(")")[2].split()
+            if status and status[0] not in "ZX":
+                parents[int(name)] = int(status[1])
+    return parents
 
 
 def processes(root: int | None = None) -> list[str]:
@@ -112,12 +140,7 @@ def processes(root: int | None = None) -> list[str]:
         started can get away from being one. None: the whole machine's processes whose command line or control group
         names us, for use by hand.
     """
-    parents: dict[int, int] = {}
-    for name in listing("/proc"):
-        if name.isdigit():
-            status = read(f"/proc/{name}/stat").rpartition(")")[2].split()
-            if status and status[0] not in "ZX":
-                parents[int(name)] = int(status[1])
+    parents = parent_processes()
     own = set(lineage(os.getpid(), parents))
     found = []
     for pid in parents:
@@ -192,7 +215,6 @@ CATEGORIES: dict[str, Callable[[], list[str]]] = {
     "mount": mounts,
     "link": links,
     "packet filter": packet_filter,
-    "cgroup": cgroups,
     "file": files,
     "setting": settings,
     "user": users,
@@ -202,6 +224,7 @@ CATEGORIES: dict[str, Callable[[], list[str]]] = {
 def snapshot(root: int | None = None) -> Snapshot:
     """What there is now, by category. :param root: as for :func:`processes`."""
     taken = {name: sorted(look()) for name, look in CATEGORIES.items()}
+    taken["cgroup"] = sorted(cgroups(root))
     taken["process"] = sorted(processes(root))
     return taken
 

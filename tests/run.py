@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ import size
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 5.0  # seconds for what is just ending, before it counts as left
+SEEN_AT = "/run/repository"  # where the tests in a lab host see this tree
 LIMIT = 1200  # seconds for one suite: a hang must not eat the whole run
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -55,20 +57,21 @@ class Place:
     """A private data root, and the variables that lead everything there; removed at the end."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="minicontainer-test-", dir="/var/tmp"))
-        self.cgroup = f"minicontainer-test-{os.getpid()}"
+        self.directory = Path(tempfile.mkdtemp(prefix="mc-test-", dir="/var/tmp"))
+        self.cgroup = f"mc-test-{os.getpid()}"
 
     def __enter__(self) -> Place:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # overlayfs leaves directories with no permissions at all, which an ordinary user cannot look into.
-        for current, names, _files in os.walk(self.directory):
-            for name in names:
-                path = os.path.join(current, name)
-                if not os.path.islink(path) and os.stat(path).st_uid == os.geteuid():
-                    os.chmod(path, 0o700)
-        shutil.rmtree(self.directory)
+        # In a lab host an ordinary user may remove the files of the subordinate ids, and is not kept out by the
+        # directories without any permissions that overlayfs leaves.
+        command = ["rm", "-rf", "--one-file-system", str(self.directory)]
+        if os.geteuid() != 0:
+            command = [sys.executable, "-m", "minicontainer.labhost.lab", "--", *command]
+        subprocess.run(command, cwd=REPOSITORY, capture_output=True)
+        if self.directory.exists():  # no lab host here: then none has made such files
+            shutil.rmtree(self.directory)
         remove_cgroups(self.cgroup)
 
     def environment(self, *, in_lab: bool) -> dict[str, str]:
@@ -282,7 +285,11 @@ def run_suite(name: str, options: Options) -> Result:
     print(f"\n━━ {name}: {(SUITES[name].__doc__ or '').splitlines()[0]}", flush=True)
     start = time.monotonic()
     before = audit.snapshot(os.getpid())
-    result = SUITES[name](options)
+    try:
+        result = SUITES[name](options)
+    except Exception as error:
+        traceback.print_exc()
+        result = Result(name, failures=[f"{name}: {type(error).__name__}: {error}"])
     result.failures += [f"{name}: {line}" for line in audit.settle(before, os.getpid(), patience=PATIENCE)]
     result.seconds = time.monotonic() - start
     return result
@@ -301,6 +308,8 @@ def run_audited(report: Path, private: list[str], command: list[str]) -> int:
         the machine's own.
     """
     if private:
+        command = [word.replace(str(REPOSITORY), SEEN_AT) for word in command]
+        show_repository()
         private_temporary_directories(private)
     become_subreaper()
     before = audit.snapshot(os.getpid())
@@ -333,6 +342,16 @@ def reap() -> None:
         return
 
 
+def show_repository() -> None:
+    """Let every user of the lab host reach the repository, wherever it lies: in /root, only root could."""
+    from minicontainer.linux import mount
+
+    os.mkdir(SEEN_AT)
+    mount.mount(str(REPOSITORY), SEEN_AT, None, mount.MS_BIND | mount.MS_REC)
+    os.environ["PYTHONPATH"] = SEEN_AT
+    os.chdir(SEEN_AT)
+
+
 def private_temporary_directories(keep: list[str]) -> None:
     """Empty /tmp, /var/tmp and /dev/shm for this mount namespace, in which only the directories `keep` are seen.
 
@@ -350,7 +369,6 @@ def private_temporary_directories(keep: list[str]) -> None:
             os.makedirs(path)
             mount.move_mount(tree, "", mount.AT_FDCWD, path, mount.MOVE_MOUNT_F_EMPTY_PATH)
             os.close(tree)
-    os.chdir(os.getcwd())  # the working directory may be one of the kept: seen through its new mount
 
 
 def summarize(results: list[Result]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import audit
@@ -68,12 +69,31 @@ def test_notices_a_bridge():
 
 @pytest.mark.needs("cgroups")
 def test_notices_a_control_group_with_our_prefix():
-    root = detect().directories()[0]
-    group = Path(root) / f"minicontainer-audit-{os.getpid()}"
+    root = Path(detect().directories()[0])
+    group = f"minicontainer-audit-{os.getpid()}"
     before = audit.snapshot()
-    group.mkdir()
+    (root / group).mkdir()
     try:
         lines = changes(before, "cgroup")
     finally:
+        (root / group).rmdir()
+    assert f"left behind: cgroup {group} in {root.name}" in lines
+
+
+@pytest.mark.needs("cgroups")
+def test_a_control_group_with_processes_of_another_program_is_not_ours():
+    found = detect()
+    root = Path(found.v1.get("pids") or found.v2 or "")  # a v1 cpuset takes nobody before it is set up
+    group = root / f"minicontainer-audit-{os.getpid()}-busy"
+    (group / "below").mkdir(parents=True)
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        (group / "below/cgroup.procs").write_text(str(sleeper.pid))
+        names = [line for line in audit.cgroups(os.getpid()) if group.name in line]
+        assert len(names) == 2  # our own child: it counts
+        assert not any(group.name in line for line in audit.cgroups(sleeper.pid + 1))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        (group / "below").rmdir()
         group.rmdir()
-    assert f"left behind: cgroup {group}" in lines
