@@ -61,12 +61,20 @@ def _is_below(directory: str, ours: str) -> bool:
 
 def _enable(directory: str, missing: set[str], needed: set[str], *, below_ours: bool) -> None:
     path = f"{directory}/cgroup.subtree_control"
+    if _holds_processes(directory):
+        if below_ours or is_ours(directory):
+            make_leaf(directory)
+        elif missing & needed:
+            raise _explained(path, min(missing & needed), OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
+        else:
+            return
     try:
         files.put(path, _plus(missing))
         return
-    except OSError as error:
-        if error.errno == errno.EBUSY and (below_ours or is_ours(directory)):
-            make_leaf(directory)
+    except FileNotFoundError:
+        raise  # the group is gone
+    except OSError:
+        pass  # which of them it was, and whether that matters, is looked at now
     # One that is refused takes the others with it: now each by itself.
     for controller in sorted(missing):
         try:
@@ -74,6 +82,15 @@ def _enable(directory: str, missing: set[str], needed: set[str], *, below_ours: 
         except OSError as error:
             if controller in needed:
                 raise _explained(path, controller, error) from error
+
+
+def _holds_processes(directory: str) -> bool:
+    """Whether the leaf rule stands against enabling controllers; it does not count for the machine's root.
+
+    We look, since the kernel answers EBUSY for some controllers only. Those that can divide threads (cpu, cpuset, pids)
+    it would enable, and turn the groups below into threaded ones that no process can enter (EOPNOTSUPP).
+    """
+    return os.path.exists(f"{directory}/cgroup.events") and bool(files.read(f"{directory}/cgroup.procs"))
 
 
 def _plus(names: set[str]) -> str:

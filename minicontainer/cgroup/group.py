@@ -166,11 +166,14 @@ class Group:
                     file.write("1")
             except (FileNotFoundError, PermissionError):
                 continue
-        for pid in self.processes():
+        left = self.processes()
+        for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        if left and self.frozen():
+            self.freeze(False)  # on v1 a frozen process cannot even die
 
     def freeze(self, frozen: bool, *, patience: float = 10.0) -> None:
         """Stop every process of the group where it stands, or let all go on; returns once the kernel has done so.

@@ -210,12 +210,21 @@ def create(
         if group is not None and v2 is not None and "isolate" in steps.active():
             group.enter(pid)  # a learner's isolate cannot know the group that the child should be born in
         process.await_ready(_LEARNERS_PATIENCE if steps.active() else None)
-    except BaseException:
+    except BaseException as error:
         if group is not None:
+            if isinstance(error, StepError) and _starved(group):
+                error.hint = "the memory limit is too small to start in: raise linux.resources.memory.limit (--memory)"
             group.kill()
             group.remove()
         raise
     return process
+
+
+def _starved(group: Group) -> bool:
+    """Whether the kernel has killed a process of the group for want of memory."""
+    from minicontainer.cgroup.oom import oom_kills
+
+    return oom_kills(group.directories) > 0
 
 
 def restrict(channel: Channel, group: Group | None, resources: dict[str, Any]) -> None:

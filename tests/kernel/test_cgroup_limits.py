@@ -97,10 +97,10 @@ def test_limit_below_what_is_in_use(make):
 
 _SPIN = """
 import time
-end = time.monotonic() + float(sys.argv[1])
+begin, end = time.process_time(), time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end:
     pass
-print(time.process_time())
+print(time.process_time() - begin)
 """
 
 
@@ -294,6 +294,24 @@ def test_container_is_killed_at_its_memory_limit(bundle):
     group = Group(bundle.config["linux"]["cgroupsPath"])
     assert bundle.wait(process) == 137
     assert oom.oom_kills(group.directories) == 1
+
+
+def test_container_that_cannot_even_start_says_why(bundle):
+    needs_controller("memory")
+    bundle.config["linux"]["resources"]["memory"] = {"limit": MIB // 2, "swap": MIB // 2}
+    with pytest.raises(StepError) as caught:
+        bundle.create("true")
+    assert "memory limit is too small" in caught.value.hint
+
+
+def test_frozen_group_can_be_killed(make):
+    limited = make()
+    process = limited.start(_COUNT)
+    assert process.stdout.read(1) == "."
+    limited.group.freeze(True)
+    assert limited.group.frozen()
+    limited.group.kill()
+    assert process.wait(10) == -signal.SIGKILL
 
 
 def test_container_feels_its_other_limits(bundle):
