@@ -25,6 +25,12 @@ from minicontainer.errors import MinicontainerError
 
 BRIDGE = "not yet: needs the bridge"
 
+# Seconds of rest before each unit. Daemons, and the kernel with network namespaces, clean up after a command has ended.
+# And people do not start containers back to back: the kernel moves a process between v1 control groups in 1 ms where
+# another move was just before, but in 15 ms where it has to wait for a grace period first, which would make crun's time
+# depend on what happened to run before it.
+REST = 0.1
+
 API = Line("`true` from a process of 300 MB with threads, through the API : crun run with its cgroup", 0.6)
 API_BRIDGE = Line("the same on the bridge with an address and a published port : the same crun run", 1.0)
 DOCKER_BRIDGE = Line("minicontainer run --rm busybox true : docker's, both on the bridge", 0.33)
@@ -197,16 +203,14 @@ class Bench:
         if len(here) < 2:
             return []
 
-        def settled(unit: Callable[[], float]) -> Callable[[], float]:
+        def rested(unit: Callable[[], float]) -> Callable[[], float]:
             def run() -> float:
-                seconds = unit()
-                # Daemons, and the kernel with network namespaces, clean up after the command has ended.
-                time.sleep(min(0.1, seconds / 3))
-                return seconds
+                time.sleep(REST)
+                return unit()
 
             return run
 
-        units = {arm: settled(unit) for arm, unit in here.items()}
+        units = {arm: rested(unit) for arm, unit in here.items()}
         wanted = count or self.blocks
         measured = stats.interleave(units, wanted, watch=None if keep_all else self.watch.begin)
         self.dropped = len(measured.disturbed)
