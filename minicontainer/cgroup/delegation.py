@@ -68,20 +68,21 @@ def _enable(directory: str, missing: set[str], needed: set[str], *, below_ours: 
             raise _explained(path, min(missing & needed), OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
         else:
             return
-    try:
-        files.put(path, _plus(missing))
+    if _refusal(path, missing) is None:
         return
-    except FileNotFoundError:
-        raise  # the group is gone
-    except OSError:
-        pass  # which of them it was, and whether that matters, is looked at now
-    # One that is refused takes the others with it: now each by itself.
-    for controller in sorted(missing):
-        try:
-            files.put(path, _plus({controller}))
-        except OSError as error:
-            if controller in needed:
-                raise _explained(path, controller, error) from error
+    for controller in sorted(missing):  # one that is refused takes the others with it: now each by itself
+        error = _refusal(path, {controller})
+        if error is not None and controller in needed:
+            raise _explained(path, controller, error) from error
+
+
+def _refusal(path: str, names: set[str]) -> OSError | None:
+    """Enable the controllers; the kernel's answer where it does not want to."""
+    try:
+        files.put(path, " ".join(f"+{name}" for name in sorted(names)))
+    except OSError as error:
+        return error
+    return None
 
 
 def _holds_processes(directory: str) -> bool:
@@ -91,10 +92,6 @@ def _holds_processes(directory: str) -> bool:
     it would enable, and turn the groups below into threaded ones that no process can enter (EOPNOTSUPP).
     """
     return os.path.exists(f"{directory}/cgroup.events") and bool(files.read(f"{directory}/cgroup.procs"))
-
-
-def _plus(names: set[str]) -> str:
-    return " ".join(f"+{name}" for name in sorted(names))
 
 
 def _explained(path: str, controller: str, error: OSError) -> StepError:
