@@ -29,7 +29,6 @@ import size
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 5.0  # seconds for what is just ending, before it counts as left
-SEEN_AT = "/run/repository"  # where the tests in a lab host see this tree
 LIMIT = 1200  # seconds for one suite: a hang must not eat the whole run
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -58,6 +57,10 @@ class Place:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="mc-test-", dir="/var/tmp"))
+        # Other users get through it, and see the repository in it (show_repository).
+        self.directory.chmod(0o711)
+        self.repository = self.directory / "repository"
+        self.repository.mkdir()
         self.cgroup = f"mc-test-{os.getpid()}"
 
     def __enter__(self) -> Place:
@@ -145,7 +148,9 @@ def run_pytest(
             if problem.returncode != 0:
                 result.skips.append((name, f"no lab host here: {' '.join(problem.stderr.split())}"))
                 return result
-            keep = os.pathsep.join([str(place.directory), str(REPOSITORY)])
+            keep = os.pathsep.join([str(place.repository), str(place.directory)])
+            environment["PYTHONPATH"] = str(place.repository)
+            command = [word.replace(str(REPOSITORY), str(place.repository)) for word in command]
             command = [*lab, *audited, keep, *command]
         else:
             command = [*audited, "", *command]
@@ -304,13 +309,13 @@ def become_subreaper() -> None:
 def run_audited(report: Path, private: list[str], command: list[str]) -> int:
     """Run `command` as its subreaper, and write to `report` what it left.
 
-    :param private: directories to keep while /tmp, /var/tmp and /dev/shm become private, inside a lab host; empty for
-        the machine's own.
+    :param private: inside a lab host, where to show the repository, and what to keep when /tmp, /var/tmp and /dev/shm
+        become private; empty to leave all as it is.
     """
     if private:
-        command = [word.replace(str(REPOSITORY), SEEN_AT) for word in command]
-        show_repository()
-        private_temporary_directories(private)
+        show_repository(private[0])
+        private_temporary_directories(private[1:])
+        os.chdir(private[0])
     become_subreaper()
     before = audit.snapshot(os.getpid())
     process = subprocess.Popen(command)
@@ -342,14 +347,11 @@ def reap() -> None:
         return
 
 
-def show_repository() -> None:
+def show_repository(place: str) -> None:
     """Let every user of the lab host reach the repository, wherever it lies: in /root, only root could."""
     from minicontainer.linux import mount
 
-    os.mkdir(SEEN_AT)
-    mount.mount(str(REPOSITORY), SEEN_AT, None, mount.MS_BIND | mount.MS_REC)
-    os.environ["PYTHONPATH"] = SEEN_AT
-    os.chdir(SEEN_AT)
+    mount.mount(str(REPOSITORY), place, None, mount.MS_BIND | mount.MS_REC)
 
 
 def private_temporary_directories(keep: list[str]) -> None:
@@ -422,7 +424,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["--audit"]:  # ourselves, around a suite: REPORT DIRECTORIES-TO-KEEP COMMAND...
+        if sys.argv[1:2] == ["--audit"]:  # ourselves, around a suite: REPORT DIRECTORIES COMMAND...
             directories = [path for path in sys.argv[3].split(os.pathsep) if path]
             sys.exit(run_audited(Path(sys.argv[2]), directories, sys.argv[4:]))
         sys.exit(main(sys.argv[1:]))
