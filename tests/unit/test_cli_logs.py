@@ -20,7 +20,9 @@ def written(monkeypatch):
 
 
 def parsed(follow=False, timestamps=False):
-    return SimpleNamespace(arguments=["x"], follow=follow, timestamps=timestamps, tail=None, since=None, until=None)
+    return SimpleNamespace(
+        arguments=["x"], follow=follow, timestamps=timestamps, tail=None, since=None, until=None
+    )
 
 
 def test_a_long_log_is_written_in_blocks_and_its_streams_stay_in_order(written):
