@@ -67,7 +67,7 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("any", "mount /sys/fs/cgroup/(cpuset|systemd|hugetlb|net_.*|perf_event|rdma|misc).*", _HIERARCHY),
     ("any", "mount /sys/fs/cgroup file system", "the mode of the tmpfs that holds the v1 hierarchies"),
     (
-        "docker",
+        "any",
         "mount /(sys|sys/firmware|proc/acpi) file system",
         "read-only by the mount, which is what counts",
     ),
