@@ -59,7 +59,8 @@ def allow_devices(group: dict[str, str], rules: list[Rule]) -> None:
         raise StepError(
             "allow_devices: this machine has no control group for device rules that we may use",
             step="allow_devices",
-            hint="mount the v2 hierarchy, or the devices controller of v1",
+            hint="mount the v2 hierarchy, or the devices controller of v1, so that it can be written; without device"
+            " rules (linux.resources.devices) the container could open every device of the machine",
         )
 
 

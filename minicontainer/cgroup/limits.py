@@ -173,6 +173,6 @@ def update(group: Group, resources: dict[str, Any]) -> None:
     group.gather()
     limit(group.controllers(), resources)
     if resources.get("devices"):
-        from minicontainer.cgroup.devices import allow_devices
+        from minicontainer.cgroup.devices import STANDARD, allow_devices
 
-        allow_devices(group.controllers(), resources["devices"])
+        allow_devices(group.controllers(), [*resources["devices"], *STANDARD])

@@ -93,6 +93,23 @@ def test_limit_below_what_is_in_use(make):
     assert limited.usage.memory_limit is None
 
 
+def test_without_the_oom_killer_a_process_waits_for_memory(make):
+    limited = make(memory={"limit": 40 * MIB, "swap": 40 * MIB, "disableOOMKiller": True, "swappiness": 0})
+    directory = limited.group.controllers().get("memory", "")
+    if not os.path.exists(f"{directory}/memory.oom_control"):
+        pytest.skip("cgroup v2 has no such choice: limits.ignored() says so")
+    process = limited.start(_EAT, 60)
+    deadline = time.monotonic() + 20
+    while "under_oom 1" not in Path(directory, "memory.oom_control").read_text():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    limits.update(limited.group, {"memory": {"limit": 100 * MIB, "swap": 100 * MIB}})
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, len(out)) == (0, 60)
+    assert oom.oom_kills(limited.group.directories) == 0
+    assert Path(directory, "memory.swappiness").read_text() == "0\n"
+
+
 # --- processor ----------------------------------------------------------------------------------------------------
 
 _SPIN = """
@@ -144,6 +161,16 @@ def test_cpu_limits_change_in_any_order(make):
     with pytest.raises(StepError) as caught:
         limits.update(limited.group, {"cpu": {"period": 5}})
     assert caught.value.errno == errno.EINVAL and "1000 to 1000000" in caught.value.hint
+
+
+def test_realtime_time_that_the_groups_above_do_not_have_is_refused_in_words(make):
+    needs_controller("cpu")
+    limited = make()
+    if not os.path.exists(f"{limited.group.controllers()['cpu']}/cpu.rt_runtime_us"):
+        pytest.skip("this kernel's cpu controller does not divide realtime CPU time")
+    with pytest.raises(StepError, match="cpu.rt_runtime_us refuses '10000'") as caught:
+        limits.update(limited.group, {"cpu": {"realtimeRuntime": 10_000, "realtimePeriod": 1_000_000}})
+    assert "groups above" in caught.value.hint
 
 
 def test_cpuset_is_the_affinity(make):
@@ -207,6 +234,19 @@ def test_fork_fails_at_the_limit_of_tasks(make):
     assert out.split() == ["8", str(errno.EAGAIN)]
     limits.update(limited.group, {"pids": {"limit": -1}})
     assert limited.usage.pids_limit is None
+
+
+def test_unified_sets_files_of_v2(make):
+    limited = make()
+    if "unified" not in limited.group.controllers():
+        pytest.skip("no cgroup v2 on this machine")
+    if "pids" in limited.group.hierarchies.v1:  # hybrid: v2 has no pids controller to set
+        with pytest.raises(StepError, match="pids.max refuses '3': No such file"):
+            limits.update(limited.group, {"unified": {"pids.max": "3"}})
+        return
+    limits.update(limited.group, {"unified": {"pids.max": "3"}})
+    _, out = limited.run(_FORK)
+    assert out.split() == ["2", str(errno.EAGAIN)]
 
 
 # --- disks --------------------------------------------------------------------------------------------------------
