@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -66,26 +67,25 @@ class Limited:
             self.group.freeze(False)
         for process in self.running:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
         self.group.remove()
 
 
 @contextmanager
 def limited_groups() -> Iterator[Callable[..., Limited]]:
     """A function that makes groups with the given resources; they end with the block, and what runs in them."""
-    made: list[Limited] = []
+    with ExitStack() as stack:
+        made = itertools.count()
 
-    def new(**resources) -> Limited:
-        limited = Limited(f"limits{len(made)}")
-        made.append(limited)
-        limited.limit(**resources)
-        return limited
+        def new(**resources) -> Limited:
+            limited = Limited(f"limits{next(made)}")
+            stack.callback(limited.close)
+            limited.limit(**resources)
+            return limited
 
-    try:
         yield new
-    finally:
-        for limited in made:
-            limited.close()
 
 
 def needs_controller(*names: str) -> None:
