@@ -109,11 +109,8 @@ class StepError(MinicontainerError):
 
 def from_dict(data: dict) -> MinicontainerError:
     """Rebuild an error that travelled as data; an unknown kind becomes the base class."""
-    kinds = {
-        kind.__name__: kind
-        for kind in (UsageError, ImageNotFound, ContainerNotFound, NotRunning, NameConflict)
-    }
-    kinds["Interrupted"] = Interrupted
+    every = (UsageError, ImageNotFound, ContainerNotFound, NotRunning, NameConflict, Interrupted)
+    kinds: dict[str, type[MinicontainerError]] = {kind.__name__: kind for kind in every}
     if data.get("kind") == "StepError":
         fields = ("step", "syscall", "errno", "path", "hint", "exit_code", "traceback")
         return StepError(data["message"], **{field: data[field] for field in fields if field in data})
