@@ -94,10 +94,9 @@ def split(rules: list[Rule]) -> tuple[bool, list[_Parsed]]:
     after: list[_Parsed] = []
     for rule in map(_parse, rules):
         if rule[1] == "a":
-            allowed, after = (
-                rule[0],
-                [],
-            )  # whatever its numbers: the kernel's list has no other meaning for it
+            # Whatever its numbers and letters: v1 has no other meaning for it.
+            allowed = rule[0]
+            after.clear()
         else:
             if rule in after:  # the same one later says it again: Docker's list and the standard one overlap
                 after.remove(rule)
