@@ -24,7 +24,7 @@ from minicontainer.linux.mount import (
     mount_setattr,
 )
 from minicontainer.linux.namespace import CLONE_NEWCGROUP, unshare
-from minicontainer.linux.path import make_in_root, normal, open_in_root
+from minicontainer.linux.path import is_directory, make_in_root, normal, open_in_root
 from minicontainer.linux.process import set_dumpable, set_parent_death_signal, setdomainname, sethostname
 from minicontainer.runtime import overlay, root
 from minicontainer.runtime.channel import Channel, report
@@ -169,8 +169,7 @@ class Init:
             self.progress.step = "devices"
             self._devices(top)
             self.progress.step = "cwd"
-            # Made now, as Docker's -w wants it: later the root may be read-only.
-            os.close(make_in_root(top, self.process.get("cwd") or "/", directory=True))
+            self._make_cwd(top)
         finally:
             os.close(top)
         self.progress.step = "name_host"
@@ -179,6 +178,21 @@ class Init:
                 call_step(self.channel, "name_host", config["hostname"], ours=sethostname)
             if config.get("domainname"):
                 setdomainname(config["domainname"])
+
+    def _make_cwd(self, top: int) -> None:
+        """The working directory, made when missing as Docker's -w wants it: later the root may be read-only."""
+        path = self.process.get("cwd") or "/"
+        descriptor = make_in_root(top, path, directory=True)
+        try:
+            if not is_directory(descriptor):
+                raise StepError(
+                    f"cwd: {path} is not a directory",
+                    step="cwd",
+                    path=path,
+                    hint="choose another for --workdir",
+                )
+        finally:
+            os.close(descriptor)
 
     def _hooks(self) -> None:
         """The hooks before the root changes: the host's in the parent, then those in the container's namespaces."""

@@ -213,7 +213,9 @@ def create(
     except BaseException as error:
         if group is not None:
             if isinstance(error, StepError) and _starved(group):
-                error.hint = "the memory limit is too small to start in: raise linux.resources.memory.limit (--memory)"
+                error.hint = (
+                    "the memory limit is too small to start in: raise linux.resources.memory.limit (--memory)"
+                )
             group.kill()
             group.remove()
         raise

@@ -160,6 +160,13 @@ def test_missing_working_directory_is_made(bundle):
     assert out == "/srv/app\n"
 
 
+def test_working_directory_that_is_a_file_is_refused(bundle):
+    bundle.config["process"]["cwd"] = "/etc/passwd"
+    with pytest.raises(StepError, match="not a directory") as caught:
+        bundle.create("true")
+    assert caught.value.exit_code == 125
+
+
 def test_environment_is_the_bundles_and_a_home(bundle):
     bundle.config["process"]["env"] = ["PATH=/bin", "A=1", "A=2", "EMPTY="]
     _, out, _ = bundle.run("env")
