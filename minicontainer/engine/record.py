@@ -219,8 +219,11 @@ def current(directory: str) -> Record:
         record = read(directory)
         if record.state.running and not supervised(directory):
             record = record.replace(state=lost(record.state))
-            write(directory, record)
             _collect(directory)
+            try:
+                write(directory, record)
+            except MinicontainerError:
+                return record  # a full disk: `rm`, which is the cure, has to see what is true all the same
         return record
     finally:
         os.close(holder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -108,6 +109,17 @@ def test_running_without_a_supervisor_is_repaired(tmp_path):
     state = record.current(directory).state
     assert (state.status, state.exit_code, state.error, state.pid) == ("exited", 137, "supervisor lost", 0)
     assert record.read(directory).state == state
+
+
+def test_the_end_is_known_on_a_full_disk_too(tmp_path, monkeypatch):
+    directory = str(tmp_path)
+    record.write(directory, running())
+
+    def full(*_arguments, **_options) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record, "write_whole", full)
+    assert record.current(directory).state.status == "exited"
 
 
 def test_running_with_a_supervisor_is_believed(tmp_path):
