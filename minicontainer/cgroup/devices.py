@@ -236,7 +236,9 @@ def compile_rules(rules: list[Rule]) -> bytes:
 
     for allow, kind, major, minor, access in reversed(after):
         bits = sum(_ACCESS[letter] for letter in set(access))
-        if allow:
+        if bits == 7:
+            verdict = leave(allow)  # whatever is still wanted
+        elif allow:
             verdict = [
                 bpf.instruction(bpf.AND, _WANTED, 7 & ~bits),
                 bpf.instruction(bpf.JUMP_UNLESS_EQUAL, _WANTED, 0, offset=2),
