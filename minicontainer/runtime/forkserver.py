@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from minicontainer.errors import MinicontainerError
+from minicontainer.linux.process import set_process_name
 from minicontainer.runtime import steps
 from minicontainer.runtime.travel import pack, unpack
 
 _HEADER = struct.Struct("!II")  # length of the JSON, length of the bytes behind it
 _MOST_DESCRIPTORS = 16
+SPARE = "mc-spare"  # the name, in ps(1), of the child that waits for the next request
 _lock = threading.Lock()
 _shared: ForkServer | None = None
 
@@ -284,9 +286,11 @@ def _child(end: socket.socket) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_process_name(SPARE)
         request = Request.read(end)
         if request is None:
             return  # never needed; the finally below ends the process
+        set_process_name("mc-child")
         status = 1
         end.close()
         os.setsid()
