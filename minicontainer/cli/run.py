@@ -13,15 +13,17 @@ import signal
 from minicontainer.cli import output
 from minicontainer.cli.attach import STDERR, STDOUT, Target, Window, relay
 from minicontainer.cli.containers import each, engine
+from minicontainer.cli.flags import attribute
 from minicontainer.cli.signals import Interruptible, Stopped
 from minicontainer.cli.terminal import size
+from minicontainer.cli.verbs import HOST
 from minicontainer.errors import ContainerNotFound, ImageNotFound, MinicontainerError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from minicontainer.cli.flags import Parsed
+    from minicontainer.cli.flags import Flag, Parsed
     from minicontainer.engine import Attachment, Engine
 
 READER_GONE = 141  # 128 + SIGPIPE
@@ -196,6 +198,8 @@ def _create(here: Engine, parsed: Parsed) -> str:
         if isinstance(error, ImageNotFound):
             raise _no_image(parsed.arguments[0]) from error
         raise
+    for warning in here.warnings:
+        output.raw(f"WARNING: {warning}\n")
     if cidfile >= 0:
         os.write(cidfile, container_id.encode())
         os.close(cidfile)
@@ -216,11 +220,18 @@ def _options(parsed: Parsed) -> dict[str, Any]:
         "tty": parsed.tty,
         "stdin_open": parsed.interactive or stdin,
         "remove": parsed.rm,
+        "read_only": parsed.read_only,
         "network": parsed.network,
         "stop_signal": parsed.stop_signal,
         "stop_timeout": parsed.stop_timeout,
     }
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None} | asked(parsed, HOST)
+
+
+def asked(parsed: Parsed, flags: tuple[Flag, ...]) -> dict[str, Any]:
+    """Those of `flags` that were given, by the engine's names for them."""
+    given = ((attribute(flag), getattr(parsed, attribute(flag))) for flag in flags)
+    return {name: value for name, value in given if value is not None and value is not False and value != []}
 
 
 def _no_image(name: str) -> ImageNotFound:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from minicontainer.cli.flags import LIST, NUMBER, STRING, SWITCH, Flag, Verb
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def _filter(text: str) -> str:
     if "=" not in text:
@@ -32,6 +36,18 @@ def _stream(text: str) -> str:
     return text.lower()
 
 
+def _quantity(name: str) -> Callable[[str], str]:
+    """A check by the engine's own grammar, imported when there is something to check."""
+
+    def check(text: str) -> str:
+        from minicontainer.engine import quantities
+
+        getattr(quantities, name)(text)
+        return text
+
+    return check
+
+
 FORMAT = Flag("", "format", STRING, "Format output: table, 'table TEMPLATE', json, or a Go template")
 SHORT_FORMAT = Flag("f", "format", STRING, "Format output: json, or a Go template such as '{{.State.Pid}}'")
 SIGNAL = Flag("s", "signal", STRING, "Signal to send to the container")
@@ -45,7 +61,38 @@ _PROCESS = (
     Flag("u", "user", STRING, "Username or UID (format: <name|uid>[:<group|gid>])"),
     Flag("w", "workdir", STRING, "Working directory inside the container"),
 )
+# Named as the engine's options of hostconfig.OPTIONS, so that they need no translation.
+LIMITS = (
+    Flag("", "blkio-weight", NUMBER, "Block IO (relative weight), between 10 and 1000"),
+    Flag("", "cpu-period", NUMBER, "Limit CPU CFS (Completely Fair Scheduler) period, microseconds"),
+    Flag("", "cpu-quota", NUMBER, "Limit CPU CFS (Completely Fair Scheduler) quota, microseconds"),
+    Flag("c", "cpu-shares", NUMBER, "CPU shares (relative weight)"),
+    Flag("", "cpus", STRING, "Number of CPUs", _quantity("nano_cpus")),
+    Flag("", "cpuset-cpus", STRING, "CPUs in which to allow execution (0-3, 0,1)"),
+    Flag("", "cpuset-mems", STRING, "MEMs in which to allow execution (0-3, 0,1)"),
+    Flag("m", "memory", STRING, "Memory limit", _quantity("size")),
+    Flag("", "memory-reservation", STRING, "Memory soft limit", _quantity("size")),
+    Flag("", "memory-swap", STRING, "Limit of memory plus swap: '-1' to enable unlimited swap", _quantity("swap")),
+    Flag("", "pids-limit", NUMBER, "Tune container pids limit (set -1 for unlimited)"),
+)  # fmt: skip
+HOST = (
+    *LIMITS,
+    Flag("", "cap-add", LIST, "Add Linux capabilities"),
+    Flag("", "cap-drop", LIST, "Drop Linux capabilities"),
+    Flag("", "device", LIST, "Add a host device to the container", _quantity("device")),
+    Flag("", "device-read-bps", LIST, "Limit read rate (bytes per second) from a device", _quantity("bytes_rate")),
+    Flag("", "device-read-iops", LIST, "Limit read rate (IO per second) from a device", _quantity("operations_rate")),
+    Flag("", "device-write-bps", LIST, "Limit write rate (bytes per second) to a device", _quantity("bytes_rate")),
+    Flag("", "device-write-iops", LIST, "Limit write rate (IO per second) to a device", _quantity("operations_rate")),
+    Flag("", "oom-kill-disable", SWITCH, "Disable OOM Killer"),
+    Flag("", "oom-score-adj", NUMBER, "Tune host's OOM preferences (-1000 to 1000)"),
+    Flag("", "privileged", SWITCH, "Give extended privileges to this container"),
+    Flag("", "security-opt", LIST, "Security options: seccomp=unconfined|FILE, no-new-privileges"),
+    Flag("", "tmpfs", LIST, "Mount a tmpfs directory", _quantity("tmpfs")),
+    Flag("", "ulimit", LIST, "Ulimit options: name=soft[:hard]", _quantity("ulimit")),
+)  # fmt: skip
 _CREATE = (
+    *HOST,
     Flag("a", "attach", LIST, "Attach to STDIN, STDOUT or STDERR", _stream),
     Flag("", "cidfile", STRING, "Write the container ID to the file"),
     Flag("", "entrypoint", STRING, "Overwrite the default ENTRYPOINT of the image"),
@@ -54,6 +101,7 @@ _CREATE = (
     Flag("", "name", STRING, "Assign a name to the container"),
     Flag("", "network", STRING, "Connect a container to a network: none (default) or host"),
     Flag("", "pull", STRING, 'Pull image before creating: "missing" (default) or "never"'),
+    Flag("", "read-only", SWITCH, "Mount the container's root filesystem as read only"),
     Flag("", "rm", SWITCH, "Automatically remove the container when it exits"),
     Flag("", "stop-signal", STRING, "Signal to stop the container"),
     Flag("", "stop-timeout", NUMBER, "Timeout (in seconds) to stop a container"),

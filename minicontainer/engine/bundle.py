@@ -101,6 +101,11 @@ def compose(
         *bundle["mounts"],
         *etc,
     ]
+    if config.host:
+        from minicontainer.engine import limits, privileges
+
+        limits.apply(bundle, config.host)
+        privileges.apply(bundle, config.host)
     return bundle
 
 

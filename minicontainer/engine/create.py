@@ -32,14 +32,19 @@ def configure(
     image: str,
     command: Sequence[str] | str | None,
     given: dict[str, Any],
+    warnings: list[str],
 ) -> record.Config:
     """The configuration of a new container. Its name is "" where it may be any.
+
+    :param warnings: gets what of `given` has no effect on this machine.
 
     :raises ImageNotFound: no such image.
     :raises UsageError: an option makes no sense.
     """
     try:
-        options = option_rules.ContainerOptions(**given)
+        others = {name: given[name] for name in given if name not in option_rules.ContainerOptions._fields}
+        options = option_rules.ContainerOptions(**{name: given[name] for name in given if name not in others})
+        host = _host(others, options.remove, warnings) if others else {}
     except TypeError as error:
         raise UsageError(str(error)) from None
     name = names.check(options.name) if options.name else ""
@@ -79,7 +84,17 @@ def configure(
         stop_timeout=10 if options.stop_timeout is None else options.stop_timeout,
         exposed_ports=tuple(sorted(base.exposed_ports or ())),
         volumes=tuple(sorted(base.volumes or ())),
+        host=host,
     )
+
+
+def _host(options: dict[str, Any], remove: bool, warnings: list[str]) -> dict[str, Any]:
+    """Limits and privileges; a container that asks for none does not pay for reading them."""
+    from minicontainer.engine import hostconfig
+
+    host, found = hostconfig.settle(hostconfig.parse(options), remove=remove)
+    warnings += found
+    return host
 
 
 def make(config: record.Config, containers: str, names_directory: str) -> int:

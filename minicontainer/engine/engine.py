@@ -54,11 +54,13 @@ class Engine:
 
     :param root: where images and containers are kept; by default as :func:`minicontainer.paths.data_root` says.
     :param run_root: where sockets are; by default :func:`minicontainer.paths.run_root`.
+    :ivar warnings: what the last container was asked to have, and cannot on this machine.
     """
 
     def __init__(self, root: str | Path | None = None, run_root: str | Path | None = None) -> None:
         self.root = os.path.abspath(root if root is not None else paths.data_root())
         self.run_root = os.path.abspath(run_root if run_root is not None else paths.run_root())
+        self.warnings: list[str] = []
         self._images: Store | None = None
 
     @property
@@ -145,7 +147,8 @@ class Engine:
         """Make a container and leave it unstarted.
 
         :param command: the argument vector, in the place of the image's CMD; one text is split as a shell would.
-        :param options: see :class:`~minicontainer.engine.options.ContainerOptions`.
+        :param options: see :class:`~minicontainer.engine.options.ContainerOptions`; limits and privileges:
+            :data:`~minicontainer.engine.hostconfig.OPTIONS`.
         :returns: its id.
         :raises ImageNotFound: no such image here.
         :raises NameConflict: the name belongs to another container.
@@ -160,7 +163,8 @@ class Engine:
         from minicontainer.engine.create import configure, make
 
         container_id = names.new_id()
-        config = configure(container_id, self.images, self.root, image, command, options)
+        self.warnings = []
+        config = configure(container_id, self.images, self.root, image, command, options, self.warnings)
         try:
             self._prepare()
             return container_id, make(config, self._containers, self._names)

@@ -6,6 +6,7 @@ import os
 import platform
 
 from minicontainer import __version__
+from minicontainer.engine.hostconfig import DEFAULTS
 from minicontainer.engine.logs import LOG
 from minicontainer.engine.record import Record
 from minicontainer.engine.times import timestamp
@@ -60,12 +61,12 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
             "LogConfig": {"Type": "json-file", "Config": {}},
             "NetworkMode": config.network,
             "PortBindings": {},
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": config.auto_remove,
             "Init": False,
-            "Privileged": False,
             "ReadonlyRootfs": config.read_only,
             "Runtime": "minicontainer",
+            **DEFAULTS,
+            **config.host,
         },
         "GraphDriver": {
             "Name": "overlay",

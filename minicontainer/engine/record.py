@@ -22,6 +22,10 @@ from minicontainer.engine.times import ZERO, timestamp
 from minicontainer.errors import MinicontainerError
 from minicontainer.paths import write_whole
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 RECORD = "record.json"
 LOCK = "lock"
 ALIVE = "alive"
@@ -34,6 +38,7 @@ class Config(Frozen):
     :ivar layers: the image's layers, topmost first, relative to the data root where they are below it.
     :ivar env: "NAME=value" in the order the program sees them, without the ones that every container gets.
     :ivar stop_timeout: seconds between the stop signal and SIGKILL.
+    :ivar host: limits and privileges that were asked for, as :mod:`.hostconfig` has them.
     """
 
     id: str
@@ -59,6 +64,7 @@ class Config(Frozen):
     stop_timeout: int = 10
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    host: dict[str, Any] = {}
 
     @property
     def arguments(self) -> list[str]:
