@@ -55,7 +55,11 @@ def _everything(pid: int) -> list[str]:
 
 def _processes(pid: int) -> list[str]:
     server = _fork_server()
-    below = [each for each in proc.descendants(pid) if each.pid != server and not _is_jupyters(each)]
+    below = [
+        each
+        for each in proc.descendants(pid)
+        if each.pid != server and not _is_spare(each, server) and not _is_jupyters(each)
+    ]
     return [f"process {each.pid} ({each.name}{', a zombie' if each.state == 'Z' else ''})" for each in below]
 
 
@@ -65,6 +69,13 @@ def _fork_server() -> int:
 
     current = forkserver._shared
     return current.pid if current is not None and current.alive() else 0
+
+
+def _is_spare(process: proc.Process, server: int) -> bool:
+    """Whether it is the fork server's child that waits for the next request: it belongs to the server."""
+    from minicontainer.runtime.forkserver import SPARE
+
+    return process.parent == server and process.name == SPARE
 
 
 def _is_jupyters(process: proc.Process) -> bool:

@@ -26,6 +26,7 @@ from minicontainer.runtime.travel import pack, unpack
 
 _HEADER = struct.Struct("!II")  # length of the JSON, length of the bytes behind it
 _MOST_DESCRIPTORS = 16
+SERVER = "mc-forkserver"
 SPARE = "mc-spare"  # the name, in ps(1), of the child that waits for the next request
 _lock = threading.Lock()
 _shared: ForkServer | None = None
@@ -231,12 +232,15 @@ class _Server:
     def _fork(self) -> tuple[int, socket.socket]:
         """A child that waits for its request on the socket whose other end is returned."""
         ours, theirs = socket.socketpair()
+        set_process_name(SPARE)  # inherited, so that the child is never seen under another name
         try:
             pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()
             raise
+        if pid:
+            set_process_name(SERVER)
         if pid == 0:
             ours.close()
             self.end.close()
@@ -266,6 +270,7 @@ def serve(descriptor: int, preload: list[str]) -> None:
         compiled(profile)  # the usual filter, once for all children
     gc.collect()
     gc.freeze()  # long-lived objects are left alone by the collector, so that children share their pages
+    set_process_name(SERVER)
     _Server(end).run()
 
 
@@ -286,7 +291,6 @@ def _child(end: socket.socket) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        set_process_name(SPARE)
         request = Request.read(end)
         if request is None:
             return  # never needed; the finally below ends the process

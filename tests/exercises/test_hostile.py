@@ -108,15 +108,11 @@ def _make(body: str):
 
 def _below() -> set[int]:
     """All our descendants but the fork server's child that waits for the next request: it changes with each."""
-    found = set()
-    for each in proc.descendants(os.getpid()):
-        try:
-            name = Path(f"/proc/{each.pid}/comm").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-        if each.state != "Z" and name != forkserver.SPARE:
-            found.add(each.pid)
-    return found
+    return {
+        each.pid
+        for each in proc.descendants(os.getpid())
+        if each.state != "Z" and each.name != forkserver.SPARE
+    }
 
 
 @pytest.fixture
