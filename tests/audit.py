@@ -15,6 +15,7 @@ import glob
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -183,7 +184,15 @@ def data_roots() -> list[str]:
     return ["/var/lib/minicontainer", f"{share}/minicontainer"]
 
 
-def files() -> list[str]:
+def at_work(path: str, root: int | None, parents: dict[int, int]) -> bool:
+    """Whether `path` is the directory (NAME-PID-RANDOM) of another test run, which is still at work beside us."""
+    named = re.search(r"-(\d+)-\w{8}$", path)
+    if root is None or not named or int(named[1]) not in parents:
+        return False
+    return root not in lineage(int(named[1]), parents) and int(named[1]) not in lineage(root, parents)
+
+
+def files(root: int | None = None) -> list[str]:
     """Our files in the places that all programs share, live containers, and what the data roots hold.
 
     The empty directories below a run root stay, as those of any program in /run do. A data root that was chosen with
@@ -193,13 +202,15 @@ def files() -> list[str]:
     for directory in ("/run", "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "")):
         for prefix in PREFIXES if directory else ():
             found += glob.glob(f"{directory}/{prefix}*")
-    found = [path for path in found if path != "/run/minicontainer"] + glob.glob("/run/minicontainer/*/*")
-    for root in data_roots():
+    parents = parent_processes()
+    found = [path for path in found if path != "/run/minicontainer" and not at_work(path, root, parents)]
+    found += glob.glob("/run/minicontainer/*/*")
+    for directory in data_roots():
         for pattern in ("*", "*/*", "*/*/*"):
-            found += glob.glob(f"{root}/{pattern}")
-    for root in {os.environ.get("MINICONTAINER_ROOT"), os.environ.get("MINICONTAINER_RUN")} - {None}:
+            found += glob.glob(f"{directory}/{pattern}")
+    for chosen in {os.environ.get("MINICONTAINER_ROOT"), os.environ.get("MINICONTAINER_RUN")} - {None}:
         for pattern in ("containers/*", "names/*"):
-            found += glob.glob(f"{root}/{pattern}")
+            found += glob.glob(f"{chosen}/{pattern}")
     return sorted(set(found))
 
 
@@ -215,7 +226,6 @@ CATEGORIES: dict[str, Callable[[], list[str]]] = {
     "mount": mounts,
     "link": links,
     "packet filter": packet_filter,
-    "file": files,
     "setting": settings,
     "user": users,
 }
@@ -224,6 +234,7 @@ CATEGORIES: dict[str, Callable[[], list[str]]] = {
 def snapshot(root: int | None = None) -> Snapshot:
     """What there is now, by category. :param root: as for :func:`processes`."""
     taken = {name: sorted(look()) for name, look in CATEGORIES.items()}
+    taken["file"] = sorted(files(root))
     taken["cgroup"] = sorted(cgroups(root))
     taken["process"] = sorted(processes(root))
     return taken

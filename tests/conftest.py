@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lead everything that a test makes into directories of its own, also when pytest is started by hand."""
     if "MINICONTAINER_ROOT" in os.environ:
         return  # ./lab test has done it
-    _roots.append(tempfile.mkdtemp(prefix="minicontainer-pytest-", dir="/var/tmp"))
+    _roots.append(tempfile.mkdtemp(prefix=f"minicontainer-pytest-{os.getpid()}-", dir="/var/tmp"))
     os.environ["MINICONTAINER_ROOT"] = f"{_roots[0]}/data"
     os.environ["MINICONTAINER_RUN"] = f"{_roots[0]}/run"
     os.environ["MINICONTAINER_CGROUP_PARENT"] = f"minicontainer-pytest-{os.getpid()}"

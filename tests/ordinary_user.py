@@ -45,7 +45,7 @@ class OrdinaryUser:
     def __enter__(self) -> OrdinaryUser:
         add, delete = tool("useradd"), tool("userdel")
         self._delete = delete
-        self.home = Path(tempfile.mkdtemp(prefix="minicontainer-user-", dir="/var/tmp"))
+        self.home = Path(tempfile.mkdtemp(prefix=f"minicontainer-user-{os.getpid()}-", dir="/var/tmp"))
         try:
             administer(
                 add,

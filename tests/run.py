@@ -56,7 +56,7 @@ class Place:
     """A private data root, and the variables that lead everything there; removed at the end."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="mc-test-", dir="/var/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"mc-test-{os.getpid()}-", dir="/var/tmp"))
         # Other users get through it, and see the repository in it (show_repository).
         self.directory.chmod(0o711)
         self.repository = self.directory / "repository"
@@ -148,7 +148,7 @@ def run_pytest(
             if problem.returncode != 0:
                 result.skips.append((name, f"no lab host here: {' '.join(problem.stderr.split())}"))
                 return result
-            keep = os.pathsep.join([str(place.repository), str(place.directory)])
+            keep = os.pathsep.join([str(place.repository), str(place.directory), os.path.expanduser("~")])
             environment["PYTHONPATH"] = str(place.repository)
             command = [word.replace(str(REPOSITORY), str(place.repository)) for word in command]
             command = [*lab, *audited, keep, *command]

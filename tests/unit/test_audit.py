@@ -32,6 +32,19 @@ def test_notices_a_file_in_a_shared_place():
     assert f"left behind: file {path}" in changes(path.touch, path.unlink)
 
 
+def test_the_directory_of_another_test_run_that_is_at_work_is_not_ours():
+    other = subprocess.Popen(["sleep", "60"])
+    path = Path(f"/var/tmp/mc-test-{other.pid}-abcdefgh")
+    path.mkdir()
+    try:
+        assert str(path) not in audit.files(root=1_000_000_000)  # nobody's parent
+        assert str(path) in audit.files(os.getpid())  # the run is below us: it counts
+    finally:
+        path.rmdir()
+        other.kill()
+        other.wait()
+
+
 def test_notices_a_container_left_in_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     container = tmp_path / "minicontainer/containers/0123456789ab"
