@@ -249,10 +249,12 @@ def restrict(channel: Channel, group: Group | None, resources: dict[str, Any]) -
 
             group.create(controllers(resources))
             call_step(channel, "limit", group.controllers(), resources)
+            made = group.directories
         else:
-            group.create()
+            made = group.create()
         rules = resources.get("devices")
-        if rules:
+        # Without any hierarchy to write to there is nothing that could hold the rules; the doctor says so beforehand.
+        if rules and made:
             # The standard devices come last, whatever the configuration says: no program can do without (as runc does).
             call_step(channel, "allow_devices", group.controllers(), [*rules, *STANDARD], ours=allow_devices)
     except OSError as error:

@@ -104,6 +104,7 @@ class Bundle:
             except ChildProcessError:
                 pass
             os.close(process.pidfd)
+            process.channel.close()
         container.delete(self.directory, config=self.config)
 
 

@@ -20,7 +20,8 @@ from minicontainer.cgroup.group import Group
 from minicontainer.errors import StepError
 from tests.kernel.cgroup_workload import limited_groups, needs_controller
 
-MIB = 1 << 20
+pytestmark = pytest.mark.needs("cgroups")
+
 MIB = 1 << 20
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from minicontainer.cgroup.group import Group
+from minicontainer.linux.namespace import in_user_namespace
 from minicontainer.runtime import spec
 
 
@@ -177,6 +178,12 @@ def test_exec_runs_beside_init(oci):
     )
     done = oci("exec", "--process", str(process), "c1")
     assert sorted(done.stdout.split()) == ["HOME=/", "PATH=/bin", "X=1"]
+
+
+@pytest.mark.needs("cgroups")
+def test_detached_exec_leaves_a_pid_that_ps_knows(oci):
+    oci.create("c1", "sleep", "100")
+    oci("start", "c1")
     with open(oci.directory / "exec-out", "w") as out:
         words = ["exec", "--detach", "--pid-file", str(oci.directory / "exec-pid"), "c1", "sleep", "50"]
         oci(*words, capture_output=False, stdout=out, stderr=out)
@@ -185,6 +192,7 @@ def test_exec_runs_beside_init(oci):
     )
 
 
+@pytest.mark.needs("cgroups")
 def test_pause_and_resume(oci):
     oci.create("c1", "sh", "-c", "while :; do echo x; sleep 0.01; done")
     oci("start", "c1")
@@ -291,6 +299,9 @@ def test_namespaces_by_path_are_entered(oci):
     assert lines[-1] != os.readlink(f"/proc/{pid}/ns/mnt")
 
 
+@pytest.mark.skipif(
+    in_user_namespace(), reason="only the machine's own root has ids to spare for another map"
+)
 def test_user_namespace_maps_its_ids(oci, busybox_root):
     oci.config["linux"]["namespaces"].append({"type": "user"})
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
