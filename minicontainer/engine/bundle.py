@@ -15,6 +15,7 @@ from minicontainer.cgroup.group import Group, parent_path
 from minicontainer.engine import lookup, record, users
 from minicontainer.engine.options import merge_environment
 from minicontainer.errors import MinicontainerError
+from minicontainer.linux.namespace import in_user_namespace
 from minicontainer.runtime import overlay, spec
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,12 +32,26 @@ ReadFiles = Callable[[list[str]], dict[str, "bytes | None"]]
 
 
 def environment(config: record.Config, home: str) -> list[str]:
-    """The variables of a process in the container: PATH, HOSTNAME, HOME, TERM with a terminal, then the image's and
-    the user's, which replace them."""
-    base = [PATH, f"HOSTNAME={config.hostname}", f"HOME={home}"]
+    """The variables of a process in the container: PATH, HOSTNAME, TERM with a terminal, then the image's and the
+    user's, which replace them, and HOME at the end where nobody set it: Docker's order."""
+    base = [PATH, f"HOSTNAME={config.hostname}"]
     if config.tty:
         base.append("TERM=xterm")
-    return merge_environment(base, config.env)
+    merged = merge_environment(base, config.env)
+    if not any(entry.startswith("HOME=") for entry in merged):
+        merged.append(f"HOME={home}")
+    return merged
+
+
+def network_settings() -> dict[str, str]:
+    """What Docker allows in a container's own network namespace: every port, and ping without a capability.
+
+    A user namespace need not have all the groups of the second one; there it is left as it is.
+    """
+    settings = {"net.ipv4.ip_unprivileged_port_start": "0"}
+    if not in_user_namespace():
+        settings["net.ipv4.ping_group_range"] = "0 2147483647"
+    return settings
 
 
 def process_user(user: users.User) -> dict[str, Any]:
@@ -95,6 +110,8 @@ def compose(
     if config.network == "host":
         # The host's network is the host's name space too: Docker gives such a container the host's name.
         linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "network"]
+    else:
+        linux["sysctl"] = network_settings()
     etc = [_etc_mount(directory, name) for name in ETC]
     bundle["mounts"] = [
         overlay.as_mount(layers, f"{directory}/upper", f"{directory}/work"),

@@ -93,7 +93,7 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
             "Cmd": list(config.command) or None,
             "Image": config.image,
             "Volumes": {path: {} for path in config.volumes} or None,
-            "WorkingDir": config.workdir,
+            "WorkingDir": "" if config.workdir == "/" else config.workdir,
             "Entrypoint": list(config.entrypoint) or None,
             "Labels": dict(config.labels),
             "StopSignal": config.stop_signal,

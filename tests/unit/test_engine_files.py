@@ -371,7 +371,7 @@ def test_bundle_says_everything():
     made = composed(env=("A=1",))
     process = made["process"]
     assert process["args"] == ["id"] and process["cwd"] == "/w" and process["terminal"] is False
-    assert process["env"] == [bundle.PATH, "HOSTNAME=box", "HOME=/h", "A=1"]
+    assert process["env"] == [bundle.PATH, "HOSTNAME=box", "A=1", "HOME=/h"]
     assert (process["user"]["uid"], process["user"]["gid"]) == (5, 6)
     assert made["hostname"] == "box" and made["linux"]["cgroupsPath"] == "parent/x"
     assert made["mounts"][0] == {

@@ -50,7 +50,7 @@ def test_only_the_three_standard_descriptors_are_open(engine):
 
 def test_environment_order_and_precedence(engine):
     result = engine.run("busybox", ["env"], env=["A=1", "HOME=/tmp", "B=x=y"], hostname="box")
-    assert result.stdout.split() == ["PATH=/bin", "HOSTNAME=box", "HOME=/tmp", "A=1", "B=x=y"]
+    assert result.stdout.split() == ["PATH=/bin", "HOSTNAME=box", "A=1", "HOME=/tmp", "B=x=y"]
 
 
 def test_environment_without_value_copies_the_callers(engine, monkeypatch):
