@@ -63,7 +63,7 @@ def _reported(words: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        return report(error, call.verb)
+        return report(error, call.verb, own_status=call.guest)
 
 
 class Call:
@@ -71,6 +71,7 @@ class Call:
 
     def __init__(self) -> None:
         self.verb: Verb | None = None
+        self.guest = False
         self.debug = os.environ.get("MINICONTAINER_DEBUG", "0") not in ("", "0")
 
     def __call__(self, words: list[str]) -> int:
@@ -94,6 +95,7 @@ class Call:
         if name == "help":
             return _help(rest)
         if name in GUESTS:
+            self.guest = True
             # A guest leaves by the ordinary way, as it would alone: it may have registered things to do at the end.
             raise SystemExit(_function(GUESTS[name][0])(rest) or 0)
         self.verb = next((verb for verb in VERBS if verb.name == name), None)
@@ -155,8 +157,11 @@ _HINTS = {
 }
 
 
-def report(error: Exception, verb: Verb | None) -> int:
-    """Print an error as one line (and a hint) and return the exit status it stands for."""
+def report(error: Exception, verb: Verb | None, *, own_status: bool = False) -> int:
+    """Print an error as one line (and a hint) and return the exit status it stands for.
+
+    :param own_status: the error's own status counts, as for `lab`, which runs somebody's command.
+    """
     if isinstance(error, FlagError):
         from minicontainer.cli import usage
 
@@ -167,7 +172,7 @@ def report(error: Exception, verb: Verb | None) -> int:
     message, hint = describe(error)
     output.complain(message, hint)
     status = error.exit_code if isinstance(error, MinicontainerError) else 125
-    if verb is not None and verb.name in OWN_FAILURE:
+    if own_status or verb is not None and verb.name in OWN_FAILURE:
         return status
     return 1 if status in (125, 126, 127) else status
 

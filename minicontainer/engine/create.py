@@ -115,6 +115,7 @@ def make(config: record.Config, containers: str, names_directory: str) -> int:
         os.chmod(f"{directory}/upper", 0o755)
         claimed = _claim(config, containers, names_directory)
         record.write(directory, record.Record(config=config.replace(name=claimed)))
+        return lock  # in here, since an interruption just before the return must be undone too
     except BaseException:
         # Also for Ctrl-C: the link is released by what it points to, so one made a moment ago is found too.
         for name in (claimed, config.name):
@@ -124,7 +125,6 @@ def make(config: record.Config, containers: str, names_directory: str) -> int:
         if lock >= 0:
             os.close(lock)
         raise
-    return lock
 
 
 def _claim(config: record.Config, containers: str, names_directory: str) -> str:

@@ -111,6 +111,8 @@ def _environment(rootless: bool, cgroup_parent: str, extra: Mapping[str, str]) -
     inside["MINICONTAINER_RUN"] = _RUN
     inside["MINICONTAINER_CGROUP_PARENT"] = cgroup_parent
     inside["MINICONTAINER_LAB"] = "user" if rootless else "root"
+    # So that `minicontainer` can be typed in there; what the caller's PATH finds first stays first.
+    inside["PATH"] = os.pathsep.join([inside.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     inside.update(extra)
     return inside
 

@@ -135,3 +135,20 @@ def wait_for(condition, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("command", "status"), [("nosuchcommand", 127), ("/etc/passwd", 126)])
+def test_the_command_line_keeps_the_status_of_what_cannot_run(command, status):
+    words = [sys.executable, "-m", "minicontainer.cli.main", "lab", "--network", "none", "--", command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert done.returncode == status, done.stderr
+
+
+def test_our_own_command_is_found_inside():
+    words = [sys.executable, "-m", "minicontainer.cli.main", "lab", "--network", "none", "--"]
+    inside = ["sh", "-c", "command -v minicontainer || command -v python3"]
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([*words, *inside], capture_output=True, text=True, timeout=30, env=environment)
+    assert done.returncode == 0, done.stderr
+    if os.path.exists(os.path.join(os.path.dirname(sys.executable), "minicontainer")):
+        assert done.stdout.strip().endswith("/minicontainer")
