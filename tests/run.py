@@ -352,6 +352,14 @@ def show_repository(place: str) -> None:
     from minicontainer.linux import mount
 
     mount.mount(str(REPOSITORY), place, None, mount.MS_BIND | mount.MS_REC)
+    # Our commands begin with the path of the interpreter where it was installed, which may not be seen from in here.
+    for name in ("minicontainer", "minicontainer-oci"):
+        command = Path(place, ".venv/bin", name)
+        if command.exists():
+            moved = Path(f"{place}-{name}")
+            moved.write_text(f"#!{place}/.venv/bin/python\n" + command.read_text().partition("\n")[2])
+            moved.chmod(0o755)
+            mount.mount(str(moved), str(command), None, mount.MS_BIND)
 
 
 def private_temporary_directories(keep: list[str]) -> None:
