@@ -53,28 +53,44 @@ def make_devices(root: int, dev: int, extra: list[dict[str, Any]]) -> None:
         path = normal(device["path"])
         parent = make_in_root(root, os.path.dirname(path), directory=True)
         try:
-            _make_node(root, parent, path, os.path.basename(path), mode, number)
-            if device.get("uid") or device.get("gid"):
+            made = _make_node(root, parent, path, os.path.basename(path), mode, number)
+            if made and (device.get("uid") or device.get("gid")):
                 os.chown(os.path.basename(path), device.get("uid", 0), device.get("gid", 0), dir_fd=parent)
         finally:
             os.close(parent)
 
 
-def _make_node(root: int, parent: int, path: str, name: str, mode: int, number: int) -> None:
-    """One device node, or a bind mount of the host's where nodes cannot be made."""
+def _make_node(root: int, parent: int, path: str, name: str, mode: int, number: int) -> bool:
+    """One device node, or a bind mount of the host's where nodes cannot be made; whether the node is our own."""
     try:
         os.mknod(name, mode, number, dir_fd=parent)
         os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)  # mknod(2) applied our umask
     except FileExistsError:
-        return
+        return False
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise
+        source = _on_host(path, number)
+        if source is None:
+            raise
         target = make_in_root(root, path, directory=False)
         try:
-            place(copy_of(AT_FDCWD, path), target)
+            place(copy_of(AT_FDCWD, source), target)
         finally:
             os.close(target)
+        return False
+    return True
+
+
+def _on_host(path: str, number: int) -> str | None:
+    """Where the host has the device `number`: at the same path, or elsewhere in /dev; None where nowhere."""
+    for candidate in (path, *(entry.path for entry in os.scandir("/dev"))):
+        try:
+            if os.stat(candidate).st_rdev == number:
+                return candidate
+        except OSError:
+            continue  # a dangling link, or a directory that we may not look into
+    return None
 
 
 def open_console(root: int, size: dict[str, int] | None, *, on_dev_console: bool = True) -> tuple[int, int]:

@@ -149,6 +149,7 @@ def become_nobody(directory: Path) -> None:
 
 
 @needs_v2
+@pytest.mark.needs("cgroups")
 def test_ordinary_user_finds_the_delegated_subtree(area):
     directory = delegate(area)
 
