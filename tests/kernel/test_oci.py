@@ -357,17 +357,22 @@ def test_list_features_and_spec(oci):
     assert oci("spec", "--bundle", str(empty), check=False).returncode == 1
 
 
-def test_killed_create_is_cleaned_up_by_forced_delete(oci):
-    oci.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "30"]}]}
+def test_killed_create_is_cleaned_up_by_forced_delete(oci, tmp_path):
+    told = tmp_path / "hook-pid"
+    script = f"echo $$ > {told}.new; mv {told}.new {told}; exec sleep 30"
+    oci.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
     oci.write("true")
     words = oci.command("create", "--bundle", str(oci.bundle), "c1")
     with open(os.devnull, "w") as null:
         maker = subprocess.Popen(words, stdout=null, stderr=null)
         deadline = time.monotonic() + 10
-        while not (oci.state_root / "c1").exists() and time.monotonic() < deadline:
+        while not told.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         maker.send_signal(signal.SIGKILL)
         maker.wait()
+    os.kill(
+        int(told.read_text()), signal.SIGKILL
+    )  # the hook is the administrator's program, not the container's
     oci("delete", "--force", "c1")
     assert os.listdir(oci.state_root) == []
 
