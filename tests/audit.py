@@ -35,7 +35,7 @@ SETTINGS = (
 )
 
 # What only our own programs make, and take away again whenever they end: having less of it is no harm.
-OWN = ("cgroup", "file", "process")
+OWN = ("cgroup", "file", "process", "user")
 
 Snapshot = dict[str, list[str]]
 
@@ -185,8 +185,8 @@ def data_roots() -> list[str]:
 
 
 def at_work(path: str, root: int | None, parents: dict[int, int]) -> bool:
-    """Whether `path` is the directory (NAME-PID-RANDOM) of another test run, which is still at work beside us."""
-    named = re.search(r"-(\d+)-\w{8}$", path)
+    """Whether `path` is a directory or user (NAME-PID, NAME-PID-RANDOM) of another test run at work beside us."""
+    named = re.search(r"-(\d+)(-\w{8})?$", path)
     if root is None or not named or int(named[1]) not in parents:
         return False
     return root not in lineage(int(named[1]), parents) and int(named[1]) not in lineage(root, parents)
@@ -218,8 +218,11 @@ def settings() -> list[str]:
     return [f"{name} = {read(f'/proc/sys/{name}').strip()}" for name in SETTINGS]
 
 
-def users() -> list[str]:
-    return [entry.pw_name for entry in pwd.getpwall()]
+def users(root: int | None = None) -> list[str]:
+    """The machine's users that a test run made (see tests/ordinary_user.py); of other runs at work, none."""
+    ours = [entry.pw_name for entry in pwd.getpwall() if entry.pw_name.startswith(PREFIXES)]
+    parents = parent_processes()
+    return [name for name in ours if not at_work(name, root, parents)]
 
 
 CATEGORIES: dict[str, Callable[[], list[str]]] = {
@@ -227,13 +230,13 @@ CATEGORIES: dict[str, Callable[[], list[str]]] = {
     "link": links,
     "packet filter": packet_filter,
     "setting": settings,
-    "user": users,
 }
 
 
 def snapshot(root: int | None = None) -> Snapshot:
     """What there is now, by category. :param root: as for :func:`processes`."""
     taken = {name: sorted(look()) for name, look in CATEGORIES.items()}
+    taken["user"] = sorted(users(root))
     taken["file"] = sorted(files(root))
     taken["cgroup"] = sorted(cgroups(root))
     taken["process"] = sorted(processes(root))

@@ -296,6 +296,7 @@ def run_suite(name: str, options: Options) -> Result:
         traceback.print_exc()
         result = Result(name, failures=[f"{name}: {type(error).__name__}: {error}"])
     result.failures += [f"{name}: {line}" for line in audit.settle(before, os.getpid(), patience=PATIENCE)]
+    result.failures = list(dict.fromkeys(result.failures))  # the inner and the outer audit may see the same
     result.seconds = time.monotonic() - start
     return result
 

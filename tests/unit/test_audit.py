@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import audit
@@ -43,6 +44,14 @@ def test_the_directory_of_another_test_run_that_is_at_work_is_not_ours():
         path.rmdir()
         other.kill()
         other.wait()
+
+
+def test_notices_a_user_that_a_test_run_made_and_no_other(monkeypatch: pytest.MonkeyPatch):
+    names = ["root", "visitor", f"mc-test-{os.getpid()}"]
+    monkeypatch.setattr(
+        audit.pwd, "getpwall", lambda: [types.SimpleNamespace(pw_name=name) for name in names]
+    )
+    assert audit.users(os.getpid()) == [f"mc-test-{os.getpid()}"]
 
 
 def test_notices_a_container_left_in_the_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
