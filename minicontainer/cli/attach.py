@@ -69,12 +69,14 @@ class Window(Frozen):
     :ivar stdin: pass our input on.
     :ivar shown: which of its streams to show.
     :ivar forward: pass signals on.
+    :ivar keys: what to type to leave it alone again.
     """
 
     tty: bool = False
     stdin: bool = False
     shown: tuple[int, ...] = (STDOUT, STDERR)
     forward: bool = True
+    keys: bytes = DETACH
 
 
 def relay(attachment: Attachment, target: Target, window: Window, before: Interruptible) -> int | None:
@@ -118,7 +120,7 @@ def relay(attachment: Attachment, target: Target, window: Window, before: Interr
         return attachment.pump(
             show,
             stdin=0 if window.stdin else None,
-            on_input=DetachKeys() if window.tty else None,
+            on_input=DetachKeys(window.keys) if window.tty else None,
             watch={signals.descriptor: on_noted},
         )
 
@@ -128,25 +130,47 @@ def _stop(number: int) -> None:
 
 
 class DetachKeys:
-    """Looks for Ctrl-P Ctrl-Q in what is typed: returns what to send, None for "detach".
+    """Looks for the detach keys in what is typed: returns what to send, None for "detach".
 
     >>> keys = DetachKeys()
     >>> keys(b"ls"), keys(b"\\x10"), keys(b"\\x10x"), keys(b"\\x10\\x11")
     (b'ls', b'', b'\\x10\\x10x', None)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: bytes = DETACH) -> None:
+        self._keys = keys
         self._held = b""
 
     def __call__(self, data: bytes) -> bytes | None:
         data = self._held + data
         self._held = b""
-        if DETACH in data:
+        if self._keys and self._keys in data:
             return None
-        if data.endswith(DETACH[:1]):  # what it was, the next key tells
-            self._held = DETACH[:1]
-            data = data[:-1]
+        for length in range(len(self._keys) - 1, 0, -1):
+            if data.endswith(self._keys[:length]):  # what it was, the next key tells
+                self._held = self._keys[:length]
+                return data[:-length]
         return data
+
+
+def detach_keys(text: str) -> bytes:
+    """The bytes of a sequence such as ``ctrl-p,ctrl-q`` or ``a,b`` (docker/cli, moby/term ascii.go).
+
+    >>> detach_keys("ctrl-p,q")
+    b'\\x10q'
+
+    :raises ValueError: a key that there is not.
+    """
+    found = b""
+    for key in text.split(","):
+        control = key.removeprefix("ctrl-")
+        if len(key) == 1 and key.isascii():
+            found += key.encode()
+        elif control != key and len(control) == 1 and control in "@abcdefghijklmnopqrstuvwxyz[\\]^_":
+            found += bytes([ord(control.upper()) & 0x1F])
+        else:
+            raise ValueError(f"Unknown character: '{key}'")
+    return found
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -184,12 +184,12 @@ class ContainerRow(Row):
         return f"{self._ago(self._config.created)} ago"
 
     def State(self) -> str:
-        return self._state.status
+        return self._state.shown
 
     def Status(self) -> str:
         state = self._state
         if state.status == "running":
-            return f"Up {self._ago(state.started_at)}"
+            return f"Up {self._ago(state.started_at)}{' (Paused)' if state.paused else ''}"
         if state.status == "exited":
             return f"Exited ({state.exit_code}) {self._ago(state.finished_at)} ago"
         return str(state.status).capitalize()
@@ -299,5 +299,5 @@ MATCHERS: dict[str, Callable[[Container, str], bool]] = {
     "label": _has_label,
     # Docker's own names begin with a slash, and people write patterns such as ^/web$.
     "name": lambda container, value: _search(value, container.name) or _search(value, f"/{container.name}"),
-    "status": lambda container, value: container.state.status == value,
+    "status": lambda container, value: container.state.shown == value,
 }

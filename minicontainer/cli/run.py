@@ -11,13 +11,13 @@ import os
 import signal
 
 from minicontainer.cli import output
-from minicontainer.cli.attach import STDERR, STDOUT, Target, Window, relay
+from minicontainer.cli.attach import DETACH, STDERR, STDOUT, Target, Window, detach_keys, relay
 from minicontainer.cli.containers import each, engine
 from minicontainer.cli.flags import attribute
 from minicontainer.cli.signals import Interruptible, Stopped
 from minicontainer.cli.terminal import size
 from minicontainer.cli.verbs import HOST
-from minicontainer.errors import ContainerNotFound, ImageNotFound, MinicontainerError, UsageError
+from minicontainer.errors import ContainerNotFound, ImageNotFound, MinicontainerError, NotRunning, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def run(parsed: Parsed) -> int:
             )
             signals.check()
             if attachment is not None:
-                window = Window(tty=parsed.tty, stdin=stdin, shown=shown, forward=parsed.sig_proxy)
+                keys = _keys(parsed.detach_keys)
+                window = Window(tty=parsed.tty, stdin=stdin, shown=shown, forward=parsed.sig_proxy, keys=keys)
                 return _stay(here, attachment, window, signals, remove=parsed.rm)
             output.line(container_id)
             return 0
@@ -95,8 +96,30 @@ def start(parsed: Parsed) -> int:
     with Interruptible() as signals:
         attachment = here.start(known.id, attach=True, stdin=stdin, size=_window() if tty else None)
         assert attachment is not None  # asked for with attach=True
-        window = Window(tty=tty, stdin=stdin)
+        window = Window(tty=tty, stdin=stdin, keys=_keys(parsed.detach_keys))
         return _stay(here, attachment, window, signals, remove=known.config.auto_remove)
+
+
+def attach(parsed: Parsed) -> int:
+    """Be the window on a container that runs already; end as it does."""
+    here = engine()
+    known = here.get(parsed.arguments[0])
+    if not known.state.running:
+        raise NotRunning(
+            "You cannot attach to a stopped container, start it first",
+            hint=f"minicontainer start -a {parsed.arguments[0]}",
+        )
+    tty = known.config.tty
+    stdin = known.config.stdin_open and not parsed.no_stdin
+    _check_terminal(stdin and tty)
+    with Interruptible() as signals:
+        attachment = here.attach(known.id, stdin=stdin)
+        window = Window(tty=tty, stdin=stdin, forward=parsed.sig_proxy, keys=_keys(parsed.detach_keys))
+        return _stay(here, attachment, window, signals, remove=known.config.auto_remove)
+
+
+def _keys(text: str | None) -> bytes:
+    return DETACH if text is None else detach_keys(text)
 
 
 def execute(parsed: Parsed) -> int:
@@ -127,7 +150,8 @@ def execute(parsed: Parsed) -> int:
                 signals.check()
                 if parsed.detach:
                     return 0
-                status = relay(attachment, target, Window(tty=parsed.tty, stdin=stdin), signals)
+                window = Window(tty=parsed.tty, stdin=stdin, keys=_keys(parsed.detach_keys))
+                status = relay(attachment, target, window, signals)
             except (KeyboardInterrupt, OSError):
                 target.send(signal.SIGKILL)  # it has nobody to talk to any more
                 raise

@@ -48,6 +48,17 @@ def _quantity(name: str) -> Callable[[str], str]:
     return check
 
 
+def _keys(text: str) -> str:
+    from minicontainer.cli.attach import detach_keys
+
+    detach_keys(text)
+    return text
+
+
+DETACH_KEYS = Flag("", "detach-keys", STRING, "Override the key sequence for detaching a container", _keys)
+SIG_PROXY = Flag(
+    "", "sig-proxy", SWITCH, "Proxy received signals to the process (default true)", default=True
+)
 FORMAT = Flag("", "format", STRING, "Format output: table, 'table TEMPLATE', json, or a Go template")
 SHORT_FORMAT = Flag("f", "format", STRING, "Format output: json, or a Go template such as '{{.State.Pid}}'")
 SIGNAL = Flag("s", "signal", STRING, "Signal to send to the container")
@@ -108,6 +119,8 @@ _CREATE = (
     *_PROCESS,
 )
 
+_MANY = "CONTAINER [CONTAINER...]"
+
 VERBS: tuple[Verb, ...] = (
     Verb(
         "run",
@@ -116,9 +129,8 @@ VERBS: tuple[Verb, ...] = (
         "run:run",
         (
             Flag("d", "detach", SWITCH, "Run container in background and print container ID"),
-            Flag(
-                "", "sig-proxy", SWITCH, "Proxy received signals to the process (default true)", default=True
-            ),
+            DETACH_KEYS,
+            SIG_PROXY,
             *_CREATE,
         ),
         least=1,
@@ -129,7 +141,7 @@ VERBS: tuple[Verb, ...] = (
         "[OPTIONS] CONTAINER COMMAND [ARG...]",
         "Execute a command in a running container",
         "run:execute",
-        (Flag("d", "detach", SWITCH, "Detached mode: run command in the background"), *_PROCESS),
+        (Flag("d", "detach", SWITCH, "Detached mode: run command in the background"), DETACH_KEYS, *_PROCESS),
         least=2,
         until_argument=True,
     ),
@@ -165,6 +177,7 @@ VERBS: tuple[Verb, ...] = (
         "run:start",
         (
             Flag("a", "attach", SWITCH, "Attach STDOUT/STDERR and forward signals"),
+            DETACH_KEYS,
             Flag("i", "interactive", SWITCH, "Attach container's STDIN"),
         ),
         least=1,
@@ -257,6 +270,46 @@ VERBS: tuple[Verb, ...] = (
         "Remove one or more images",
         "images:rmi",
         (Flag("f", "force", SWITCH, "Force removal of the image"),),
+        least=1,
+    ),
+    Verb(
+        "attach",
+        "[OPTIONS] CONTAINER",
+        "Attach local standard input, output, and error streams to a running container",
+        "run:attach",
+        (DETACH_KEYS, Flag("", "no-stdin", SWITCH, "Do not attach STDIN"), SIG_PROXY),
+        least=1,
+        most=1,
+    ),
+    Verb("pause", _MANY, "Pause all processes within one or more containers", "live:pause", least=1),
+    Verb("unpause", _MANY, "Unpause all processes within one or more containers", "live:unpause", least=1),
+    Verb("rename", "CONTAINER NEW_NAME", "Rename a container", "live:rename", least=2, most=2),
+    Verb(
+        "stats",
+        "[OPTIONS] [CONTAINER...]",
+        "Display a live stream of container(s) resource usage statistics",
+        "live:stats",
+        (
+            Flag("a", "all", SWITCH, "Show all containers (default shows just running)"),
+            FORMAT,
+            Flag("", "no-stream", SWITCH, "Disable streaming stats and only pull the first result"),
+            Flag("", "no-trunc", SWITCH, "Do not truncate output"),
+        ),
+    ),
+    Verb(
+        "top",
+        "CONTAINER [ps OPTIONS]",
+        "Display the running processes of a container",
+        "live:top",
+        least=1,
+        until_argument=True,
+    ),
+    Verb(
+        "update",
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        "Update configuration of one or more containers",
+        "live:update",
+        LIMITS,
         least=1,
     ),
     Verb("version", "[OPTIONS]", "Show the version information", "system:version", (SHORT_FORMAT,), most=0),

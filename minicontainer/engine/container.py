@@ -85,9 +85,9 @@ class Container:
 
     @property
     def status(self) -> str:
-        """Where it stands now: "created", "running", "exited", or "removed"."""
+        """Where it stands now: "created", "running", "paused", "exited", or "removed"."""
         try:
-            return self._engine.get(self.id).state.status
+            return self._engine.get(self.id).state.shown
         except ContainerNotFound:
             return "removed"
 
@@ -112,6 +112,19 @@ class Container:
     def kill(self, signal: str | int = "KILL") -> None:
         """Send a signal to its first process."""
         self._engine.kill(self.id, signal)
+
+    def pause(self) -> None:
+        """Freeze its processes where they stand."""
+        self._engine.pause(self.id)
+
+    def unpause(self) -> None:
+        """Let its processes go on."""
+        self._engine.unpause(self.id)
+
+    def update(self, **options: Any) -> Container:
+        """Change its limits; options as for :meth:`Engine.update`."""
+        self._engine.update(self.id, **options)
+        return self.refresh()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it does not run; returns its exit status."""

@@ -44,7 +44,7 @@ def configure(
     try:
         others = {name: given[name] for name in given if name not in option_rules.ContainerOptions._fields}
         options = option_rules.ContainerOptions(**{name: given[name] for name in given if name not in others})
-        host = _host(others, options.remove, warnings) if others else {}
+        host = _host(others, warnings) if others else {}
     except TypeError as error:
         raise UsageError(str(error)) from None
     name = names.check(options.name) if options.name else ""
@@ -88,11 +88,11 @@ def configure(
     )
 
 
-def _host(options: dict[str, Any], remove: bool, warnings: list[str]) -> dict[str, Any]:
+def _host(options: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Limits and privileges; a container that asks for none does not pay for reading them."""
     from minicontainer.engine import hostconfig
 
-    host, found = hostconfig.settle(hostconfig.parse(options), remove=remove)
+    host, found = hostconfig.settle(hostconfig.parse(options))
     warnings += found
     return host
 

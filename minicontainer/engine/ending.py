@@ -86,6 +86,8 @@ def kill(engine: Engine, known: record.Record, reference: str, signal: str | int
     if not known.state.running:
         raise NotRunning(f"Cannot kill container: {reference}: Container {known.config.id} is not running")
     _signal(known, number)
+    if known.state.paused and number in (signals.SIGKILL, signal_number(known.config.stop_signal)):
+        _resume(engine, known)
     if number == signals.SIGKILL:
         _await_killed(engine, known)
 
@@ -97,6 +99,7 @@ def stop(engine: Engine, known: record.Record, timeout: float | None, signal: st
         return
     patience = known.config.stop_timeout if timeout is None else timeout
     _signal(known, number)
+    _resume(engine, known)
     try:
         await_end(engine, known, None if patience < 0 else time.monotonic() + patience)
     except TimeoutError:
@@ -150,7 +153,16 @@ def _kill_for_removal(engine: Engine, reference: str, directory: str, force: boo
             exit_code=1,
         )
     _signal(known, signals.SIGKILL)
+    _resume(engine, known)
     _await_killed(engine, known)
+
+
+def _resume(engine: Engine, known: record.Record) -> None:
+    """A frozen process gets no signal, and with cgroup v1 not even SIGKILL ends it."""
+    if known.state.paused:
+        from minicontainer.engine import live
+
+        live.resume(engine.directory(known.config.id))
 
 
 def _readable(directory: str) -> record.Record | None:

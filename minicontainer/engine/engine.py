@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal, overload
 
     from minicontainer.engine.attach import Attachment
+    from minicontainer.engine.live import Sample
     from minicontainer.engine.logs import Entry
     from minicontainer.image.store import Store
 
@@ -209,6 +210,8 @@ class Engine:
             if running:
                 os.close(lock)
         if running:
+            if self.get(container_id).state.paused:
+                raise MinicontainerError("cannot start a paused container, try unpause instead", exit_code=1)
             return self.attach(container_id, stdin=stdin) if attach else None
         return self._start(container_id, lock, attach=attach, stdin=stdin, size=size)
 
@@ -336,7 +339,9 @@ class Engine:
 
         :raises NotRunning: it does not run.
         """
-        container_id = self._running(reference).config.id
+        container_id = self._awake(
+            reference, "You cannot attach to a paused container, unpause it first"
+        ).config.id
         attachment = self.connect(container_id, output=output, owner=stdin)
         if attachment is None:
             raise NotRunning(
@@ -358,6 +363,55 @@ class Engine:
                 hint=f"start it: minicontainer start {reference}",
             )
         return known
+
+    def _awake(self, reference: str, problem: str) -> record.Record:
+        known = self._running(reference)
+        if known.state.paused:
+            raise MinicontainerError(problem, exit_code=1)
+        return known
+
+    # -- while it lives -------------------------------------------------------------------------------------------
+
+    def pause(self, reference: str) -> None:
+        """Freeze every process of a running container where it stands."""
+        from minicontainer.engine import live
+
+        live.pause(self.directory(self._record(reference).config.id), True)
+
+    def unpause(self, reference: str) -> None:
+        """Let a paused container go on."""
+        from minicontainer.engine import live
+
+        live.pause(self.directory(self._record(reference).config.id), False)
+
+    def stats(self, reference: str) -> Sample:
+        """What a container uses now; processor time is the difference of two samples (``Usage.cpu_fraction``)."""
+        from minicontainer.engine import live
+
+        known = self._record(reference)
+        return live.sample(known, self.directory(known.config.id))
+
+    def top(self, reference: str, arguments: Sequence[str] = ()) -> list[str]:
+        """The lines of the host's ``ps`` with `arguments` about a container's processes, the heading first."""
+        from minicontainer.engine import live
+
+        known = self._running(reference)
+        return live.top(known, self.directory(known.config.id), list(arguments))
+
+    def update(self, reference: str, **options: Any) -> list[str]:
+        """Change a container's limits, also while it runs; returns warnings.
+
+        :param options: those of :data:`~minicontainer.engine.hostconfig.OPTIONS` that are limits.
+        """
+        from minicontainer.engine import live
+
+        return live.update(self.directory(self._record(reference).config.id), options)
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give a container another name."""
+        from minicontainer.engine import live
+
+        live.rename(self, self.directory(self._record(reference).config.id), name)
 
     # -- end ------------------------------------------------------------------------------------------------------
 
@@ -487,7 +541,8 @@ class Engine:
         """
         from minicontainer.engine.execution import start
 
-        return start(self, self._running(reference), command, attach, size, options)
+        paused = f"Container {reference} is paused, unpause the container before exec"
+        return start(self, self._awake(reference, paused), command, attach, size, options)
 
     # -- order ----------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,6 @@ OPTIONS: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
     "privileged": ("Privileged", bool, False),
     "tmpfs": ("Tmpfs", _tmpfs, None),
     "device": ("Devices", _each(quantities.device), None),
-    "restart": ("RestartPolicy", quantities.restart_policy, {"Name": "no", "MaximumRetryCount": 0}),
 }
 """The engine's option -> Docker's name, how its value is read, and what stands where it was not given."""
 
@@ -91,10 +90,9 @@ def parse(options: dict[str, Any]) -> Host:
     return found
 
 
-def settle(host: Host, *, remove: bool = False) -> tuple[Host, list[str]]:
+def settle(host: Host) -> tuple[Host, list[str]]:
     """The complete configuration, checked as a whole, with warnings about what this machine leaves without effect.
 
-    :param remove: the container is to be removed at its end.
     :raises UsageError: values out of range, or that contradict each other.
     """
     host = dict(host)
@@ -107,8 +105,6 @@ def settle(host: Host, *, remove: bool = False) -> tuple[Host, list[str]]:
     score = host.get("OomScoreAdj", 0)
     if not -1000 <= score <= 1000:
         raise UsageError(f"Invalid value {score}, range for oom score adj is [-1000, 1000]")
-    if remove and host.get("RestartPolicy", {"Name": "no"})["Name"] != "no":
-        raise UsageError("conflicting options: cannot specify both --restart and --rm")
     return host, warnings
 
 

@@ -30,9 +30,9 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
         "Path": arguments[0] if arguments else "",
         "Args": arguments[1:],
         "State": {
-            "Status": state.status,
+            "Status": state.shown,
             "Running": state.running,
-            "Paused": False,
+            "Paused": state.running and state.paused,
             "Restarting": False,
             "OOMKilled": state.oom_killed,
             "Dead": state.status == "dead",
@@ -61,6 +61,7 @@ def inspect(record: Record, directory: str, root: str) -> dict[str, Any]:
             "LogConfig": {"Type": "json-file", "Config": {}},
             "NetworkMode": config.network,
             "PortBindings": {},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": config.auto_remove,
             "Init": False,
             "ReadonlyRootfs": config.read_only,
@@ -109,6 +110,7 @@ def info(engine: Engine) -> dict[str, Any]:
 
     containers = engine.containers(all=True)
     running = sum(container.state.running for container in containers)
+    paused = sum(container.state.shown == "paused" for container in containers)
     hierarchies = detect()
     try:
         images = len(engine.images.images())
@@ -117,8 +119,8 @@ def info(engine: Engine) -> dict[str, Any]:
     return {
         "ID": "",
         "Containers": len(containers),
-        "ContainersRunning": running,
-        "ContainersPaused": 0,
+        "ContainersRunning": running - paused,
+        "ContainersPaused": paused,
         "ContainersStopped": len(containers) - running,
         "Images": images,
         "Driver": "overlay",

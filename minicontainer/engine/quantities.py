@@ -146,18 +146,3 @@ def tmpfs(text: str) -> tuple[str, str]:
     if path.rstrip("/") == "":
         raise ValueError(f"invalid specification: destination can't be '{path}'")
     return path, options
-
-
-def restart_policy(text: str) -> dict[str, Any]:
-    """``no``, ``always``, ``unless-stopped`` or ``on-failure[:times]``."""
-    name, colon, count = text.partition(":")
-    if name not in ("no", "always", "unless-stopped", "on-failure"):
-        raise ValueError(
-            f"invalid restart policy: unknown policy '{name}'; "
-            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )
-    if colon and name != "on-failure":
-        raise ValueError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
-    if colon and not (count.isascii() and count.isdigit()):
-        raise ValueError("invalid restart policy: maximum retry count must be an integer")
-    return {"Name": name, "MaximumRetryCount": int(count or 0)}

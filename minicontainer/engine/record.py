@@ -81,6 +81,7 @@ class State(Frozen):
     :ivar supervisor: the supervisor's process id, for people; never used to decide whether it lives.
     :ivar exit_code: exit status, 128 + signal number, or 125 to 127 where it could not be started.
     :ivar error: why it could not be started, or that its supervisor was lost.
+    :ivar paused: it runs, but its processes are frozen.
     """
 
     status: str = "created"
@@ -93,6 +94,12 @@ class State(Frozen):
     started_at: str = ZERO
     finished_at: str = ZERO
     restart_count: int = 0
+    paused: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The state's name for people: that of a running container may be "paused"."""
+        return "paused" if self.running and self.paused else self.status
 
     @property
     def running(self) -> bool:
@@ -173,6 +180,32 @@ def acquire(directory: str, *, blocking: bool = True) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+class changing:
+    """A block in which a container's record is changed: read under its lock, written at the end if it is another.
+
+    :raises FileNotFoundError: the container is gone.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> changing:
+        self._lock = acquire(self._directory)
+        try:
+            self._before = self.record = read(self._directory)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        try:
+            if kind is None and self.record != self._before:
+                write(self._directory, self.record)
+        finally:
+            os.close(self._lock)
 
 
 def hold_alive(directory: str) -> int:

@@ -174,8 +174,12 @@ class Supervisor:
         self._clean_run_directory()
         try:
             self.lock = record.acquire(self.directory)
+            # Its name or its limits may have been changed while it ran.
+            known = known.replace(config=record.read(self.directory).config)
         except FileNotFoundError:
             return  # removed by force while it ran
+        except MinicontainerError as error:
+            problem = problem or error.message
         if known.config.auto_remove:
             try:
                 remove_container(self.root, self.id, known.config.name)
@@ -191,6 +195,7 @@ class Supervisor:
             error=problem,
             oom_killed=oom_killed,
             finished_at=timestamp(),
+            paused=False,
         )
         self._write(known.replace(state=state))
         self._unlock()

@@ -58,9 +58,6 @@ def test_cpus_are_exact():
         (quantities.device, "dev/null", "not an absolute path"),
         (quantities.tmpfs, "run", "mount path must be absolute"),
         (quantities.tmpfs, "/", "destination can't be '/'"),
-        (quantities.restart_policy, "sometimes", "unknown policy 'sometimes'"),
-        (quantities.restart_policy, "always:3", "can only be used with 'on-failure'"),
-        (quantities.restart_policy, "on-failure:x", "must be an integer"),
     ],
 )
 def test_wrong_values_are_answered_in_dockers_words(parse, text, words):
@@ -113,13 +110,7 @@ def test_an_option_that_there_is_not():
 
 
 def test_what_was_not_asked_for_is_not_kept():
-    assert hostconfig.parse({"memory": 0, "privileged": False, "restart": "no"}) == {}
-
-
-def test_restart_and_removal_contradict():
-    host = hostconfig.parse({"restart": "always"})
-    with pytest.raises(UsageError, match="cannot specify both --restart and --rm"):
-        hostconfig.settle(host, remove=True)
+    assert hostconfig.parse({"memory": 0, "privileged": False}) == {}
 
 
 def test_resources_of_the_bundle():
