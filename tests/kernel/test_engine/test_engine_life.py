@@ -350,7 +350,7 @@ import os, shutil, sys
 from minicontainer.linux import mount, namespace
 namespace.unshare(namespace.CLONE_NEWNS)
 mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
-mount.mount("tmpfs", {str(tmp_path)!r}, "tmpfs", 0, "size=4m")
+mount.mount("tmpfs", {str(tmp_path)!r}, "tmpfs", 0, "size=32m")
 shutil.copytree({str(engine_root)!r} + "/images", {str(tmp_path)!r} + "/images")
 from minicontainer.engine import Engine, spawn
 spawn.direct = True
