@@ -149,7 +149,8 @@ def run_pytest(
                 result.skips.append((name, f"no lab host here: {' '.join(problem.stderr.split())}"))
                 return result
             keep = os.pathsep.join([str(place.repository), str(place.directory), os.path.expanduser("~")])
-            environment["PYTHONPATH"] = str(place.repository)
+            # The second one is for what runs before the first is there.
+            environment["PYTHONPATH"] = os.pathsep.join([str(place.repository), str(REPOSITORY)])
             command = [word.replace(str(REPOSITORY), str(place.repository)) for word in command]
             command = [*lab, *audited, keep, *command]
         else:
