@@ -85,6 +85,7 @@ def test_what_does_not_run_cannot_be_paused(mc):
         assert done.returncode == 1 and words in done.stderr
 
 
+@pytest.mark.needs("cgroups")
 def test_stats_tell_the_busy_from_the_idle(mc):
     needs_controller("cpuacct", "cpu")
     run(mc, BUSY, "-m", "32m")
@@ -134,6 +135,7 @@ def test_top_shows_the_containers_processes_and_no_others(mc, until):
     assert mc("top", "box").returncode == 1
 
 
+@pytest.mark.needs("cgroups")
 def test_update_changes_the_limit_of_a_running_container(mc):
     needs_controller("memory")
     run(mc, "sleep 100", "-m", "64m")
@@ -149,6 +151,7 @@ def test_update_changes_the_limit_of_a_running_container(mc):
     assert limit_of(mc, "box") == 32 << 20
 
 
+@pytest.mark.needs("cgroups")
 def test_updates_that_make_no_sense(mc):
     run(mc, "sleep 100", "-m", "16m")
     for flags, words in (
@@ -161,6 +164,7 @@ def test_updates_that_make_no_sense(mc):
     assert limit_of(mc, "box") == 16 << 20
 
 
+@pytest.mark.needs("cgroups")
 def test_update_without_a_memory_limit_before(mc):
     needs_controller("memory")
     run(mc, "sleep 100")
