@@ -354,12 +354,13 @@ def show_repository(place: str) -> None:
     from minicontainer.linux import mount
 
     mount.mount(str(REPOSITORY), place, None, mount.MS_BIND | mount.MS_REC)
-    # Our commands begin with the path of the interpreter where it was installed, which may not be seen from in here.
+    # Our commands name the interpreter and the package where they were installed, which may not be seen from here.
     for name in ("minicontainer", "minicontainer-oci"):
         command = Path(place, ".venv/bin", name)
         if command.exists():
             moved = Path(f"{place}-{name}")
-            moved.write_text(f"#!{place}/.venv/bin/python\n" + command.read_text().partition("\n")[2])
+            head = f"#!{place}/.venv/bin/python\nimport sys\nsys.path.insert(0, {place!r})\n"
+            moved.write_text(head + command.read_text().partition("\n")[2])
             moved.chmod(0o755)
             mount.mount(str(moved), str(command), None, mount.MS_BIND)
 
