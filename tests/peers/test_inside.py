@@ -87,7 +87,7 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("podman", "limit Max (open files|processes)", "the limits that its private configuration here asks for"),
     ("podman", "mode /", "Podman's import gives the root directory of an image mode 0555"),
     ("podman", "mode /tmp", "Podman's import"),
-    ("podman", "mount /etc/(hostname|hosts) options", "a bind has the flags of the file system its source is on"),
+    ("podman", "mount /etc/(hostname|hosts) options", "a bind has the flags of its source's file system"),
     ("podman", "mount /dev options", "noexec on /dev is Podman's; Docker has programs there"),
     ("podman", "mount /dev/shm file system", "Podman's default size is 64000k"),
     ("podman", "mount /proc/(bus|fs|irq|sys) options", _READ_ONLY),
