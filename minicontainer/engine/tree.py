@@ -40,7 +40,10 @@ def remove_tree(path: str) -> None:
                     pending.append(aside)
             finally:
                 os.close(directory)
-            os.rmdir(name, dir_fd=top)
+            try:
+                os.rmdir(name, dir_fd=top)
+            except FileNotFoundError:  # the same other process was quicker
+                continue
     finally:
         os.close(top)
     try:

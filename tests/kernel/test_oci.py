@@ -85,7 +85,7 @@ def oci(tmp_path, busybox_root):
             made("delete", "--force", name)
     parent = Path(made.config["linux"]["cgroupsPath"]).parent
     for directory in Group(str(parent)).directories:
-        if os.path.isdir(directory) and not any(entry.is_dir() for entry in os.scandir(directory)):
+        if os.path.isdir(directory) and not any(path.is_dir() for path in list(Path(directory).iterdir())):
             os.rmdir(directory)
 
 
