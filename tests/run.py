@@ -61,7 +61,8 @@ class Place:
         self.directory.chmod(0o711)
         self.repository = self.directory / "repository"
         self.repository.mkdir()
-        self.cgroup = f"mc-test-{os.getpid()}"
+        # The directory's random name: PIDs repeat where several PID namespaces share the control groups.
+        self.cgroup = self.directory.name
 
     def __enter__(self) -> Place:
         return self
